@@ -1,0 +1,13 @@
+//! Numbers in, numbers out.
+//!
+//! Matrix products over every stored weight format, attention, norms, rotary embedding, the thread
+//! pool and the memory-mapped file. This crate knows nothing of models, files' meaning or
+//! configuration, and it is the only crate with `unsafe`.
+//!
+//! The portable version of a kernel is its specification; versions for an instruction set give the
+//! same integers and floats within the bounds of `docs/NUMERICS.md`. Each output element is reduced
+//! in an order that depends only on its own inputs: never on the number of rows, threads or chunks.
+
+pub mod bytes;
+pub mod format;
+pub mod quant;
