@@ -29,7 +29,7 @@ impl Bytes {
     /// with every memory-mapped reader. A file that is replaced (written anew and renamed) is safe.
     pub fn map(file: &File) -> io::Result<Bytes> {
         if file.metadata()?.len() == 0 {
-            return Ok(Bytes::from(Vec::new()));
+            return Ok(Bytes::from(Vec::<u8>::new()));
         }
         // SAFETY: the mapping is read-only and private to this owner; the requirement that the file
         // is not truncated meanwhile is stated above and is the caller's.
