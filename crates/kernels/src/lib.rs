@@ -8,6 +8,13 @@
 //! same integers and floats within the bounds of `docs/NUMERICS.md`. Each output element is reduced
 //! in an order that depends only on its own inputs: never on the number of rows, threads or chunks.
 
+pub mod attention;
 pub mod bytes;
 pub mod format;
+pub mod isa;
+mod lanes;
+pub mod matmul;
+pub mod ops;
+pub mod pool;
 pub mod quant;
+pub mod weight;

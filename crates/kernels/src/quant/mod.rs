@@ -19,3 +19,8 @@ pub fn dequantize_row(_format: Format, _bytes: &[u8], _out: &mut [f32]) {
 pub fn quantize_row(_format: Format, _row: &[f32], _out: &mut [u8]) {
     unreachable!()
 }
+
+/// gpt-oss rows.
+pub fn mxfp4_split_row(_blocks: &[u8], _scales: &[u8], _out: &mut [f32]) {
+    unreachable!()
+}

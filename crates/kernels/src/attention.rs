@@ -1,0 +1,461 @@
+//! Attention over a paged cache.
+//!
+//! For each query: scores against the cached keys it may see, softmax, and the weighted sum of the
+//! values, in one pass over blocks of [`PAGE_LEN`] positions with a running maximum and sum
+//! (Milakov and Gimelshein 2018; Dao et al. 2022). Blocks begin at multiples of `PAGE_LEN`, so the
+//! order of every sum depends only on the query's own position and what it sees: not on the chunk it
+//! came in, on other queries, or on threads.
+//!
+//! Multi-head, grouped-query and latent attention are one kernel: in the latent form (DeepSeek-V2,
+//! section 2.1) all heads share one key row, whose first part is also the value.
+
+use std::cell::RefCell;
+
+use half::bf16;
+use half::vec::HalfBitsVecExt;
+
+use crate::isa::{Isa, isa};
+use crate::lanes::{Lanes, dispatch};
+use crate::matmul::block;
+use crate::ops::exp;
+use crate::pool::{Pool, SharedMut};
+
+/// Positions in a page of the cache, and in a block of the softmax.
+pub const PAGE_LEN: usize = 64;
+
+/// How cached rows are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheFormat {
+    /// 32-bit floats: exact.
+    F32,
+    /// The upper half of an f32, rounded to nearest even.
+    BF16,
+}
+
+impl CacheFormat {
+    /// Bytes of one element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            CacheFormat::F32 => 4,
+            CacheFormat::BF16 => 2,
+        }
+    }
+}
+
+/// Cached rows of one kind (latents, keys, values or indexer keys) of one layer, in pages of
+/// [`PAGE_LEN`] rows of `width` elements.
+pub struct Plane {
+    width: usize,
+    rows: Rows,
+}
+
+enum Rows {
+    F32(Vec<f32>),
+    BF16(Vec<bf16>),
+}
+
+impl Plane {
+    /// `pages` pages of rows of `width` zeros.
+    pub fn new(format: CacheFormat, width: usize, pages: usize) -> Plane {
+        let elements = pages * PAGE_LEN * width;
+        let rows = match format {
+            CacheFormat::F32 => Rows::F32(vec![0.0; elements]),
+            // All-zero bytes are the bf16 zero; `vec!` of zeros leaves the memory untouched until used.
+            CacheFormat::BF16 => Rows::BF16(vec![0u16; elements].reinterpret_into()),
+        };
+        Plane { width, rows }
+    }
+
+    /// Elements of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Stores `row` at `position` of the sequence whose pages are `pages`.
+    ///
+    /// # Panics
+    /// If the row has another width or the position lies beyond the pages.
+    pub fn store(&mut self, pages: &[u32], position: usize, row: &[f32]) {
+        assert_eq!(row.len(), self.width, "width of a cached row");
+        let start = (pages[position / PAGE_LEN] as usize * PAGE_LEN + position % PAGE_LEN) * self.width;
+        match &mut self.rows {
+            Rows::F32(rows) => rows[start..start + self.width].copy_from_slice(row),
+            Rows::BF16(rows) => {
+                let to = &mut rows[start..start + self.width];
+                to.iter_mut().zip(row).for_each(|(to, &v)| *to = bf16::from_f32(v));
+            }
+        }
+    }
+
+    /// Columns `cols` of the first `count` rows of page `page` as floats, rows `stride` apart in `out`.
+    fn load(&self, page: u32, count: usize, cols: std::ops::Range<usize>, out: &mut [f32], stride: usize) {
+        let start = page as usize * PAGE_LEN * self.width;
+        for r in 0..count {
+            let from = start + r * self.width;
+            let from = from + cols.start..from + cols.end;
+            let to = &mut out[r * stride..r * stride + cols.len()];
+            match &self.rows {
+                Rows::F32(rows) => to.copy_from_slice(&rows[from]),
+                Rows::BF16(rows) => to.iter_mut().zip(&rows[from]).for_each(|(to, v)| *to = v.to_f32()),
+            }
+        }
+    }
+
+    /// The row at `position` as floats.
+    pub fn row(&self, pages: &[u32], position: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), self.width, "width of a cached row");
+        let start = (pages[position / PAGE_LEN] as usize * PAGE_LEN + position % PAGE_LEN) * self.width;
+        match &self.rows {
+            Rows::F32(rows) => out.copy_from_slice(&rows[start..start + self.width]),
+            Rows::BF16(rows) => out.iter_mut().zip(&rows[start..]).for_each(|(to, v)| *to = v.to_f32()),
+        }
+    }
+}
+
+/// Consecutive tokens of one sequence in a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    /// First row of the batch that belongs to it.
+    pub first_row: usize,
+    /// Number of rows (tokens).
+    pub rows: usize,
+    /// Position in the sequence of the first one.
+    pub position: usize,
+    /// The sequence's pages; page `i` holds positions `i * PAGE_LEN ..`.
+    pub pages: &'a [u32],
+}
+
+/// The shape of an attention.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; each serves `heads / kv_heads` query heads.
+    pub kv_heads: usize,
+    /// Elements of a query and a key.
+    pub key_dim: usize,
+    /// Elements of a value; where keys and values are one plane, the first `value_dim` of a key.
+    pub value_dim: usize,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// Keys a query sees, itself included; none: all before it.
+    pub window: Option<usize>,
+    /// `c * tanh(score / c)` after scaling.
+    pub softcap: Option<f32>,
+}
+
+/// Keys and values in the cache.
+#[derive(Clone, Copy)]
+pub enum Cached<'a> {
+    /// `[kv_heads * key_dim]` and `[kv_heads * value_dim]` a position.
+    Separate(&'a Plane, &'a Plane),
+    /// One row of `key_dim` a position for all heads; its first `value_dim` elements are the value.
+    Latent(&'a Plane),
+}
+
+/// Which positions each row of the batch may see besides the causal and window rules: sorted
+/// positions for each row (sparse attention's choice); none means all.
+pub type Selection<'a> = Option<&'a [Vec<u32>]>;
+
+/// Tokens of a chunk that share the unpacked block of keys.
+const TILE_TOKENS: usize = 8;
+/// Query heads of a task; with the tokens they make up to 64 query rows.
+const TILE_HEADS: usize = 8;
+
+/// `out[t, h] = sum over s of softmax(scale * q[t, h] . key[s, kv(h)]) value[s, kv(h)]`.
+///
+/// `q` is `[T, heads * key_dim]`, `out` is `[T, heads * value_dim]`. `sinks` holds one score for each
+/// head that takes part in the softmax without a value (gpt-oss). The rows of `chunks` are already in
+/// the cache.
+///
+/// # Panics
+/// If sizes do not agree or a chunk lies outside its pages.
+pub fn attend(
+    pool: &Pool,
+    shape: &Shape,
+    out: &mut [f32],
+    q: &[f32],
+    cached: Cached,
+    chunks: &[Chunk],
+    sinks: Option<&[f32]>,
+    selection: Selection,
+) {
+    attend_with(isa(), pool, shape, out, q, cached, chunks, sinks, selection);
+}
+
+/// [`attend`] with the kernels of `isa`.
+#[doc(hidden)]
+pub fn attend_with(
+    isa: Isa,
+    pool: &Pool,
+    shape: &Shape,
+    out: &mut [f32],
+    q: &[f32],
+    cached: Cached,
+    chunks: &[Chunk],
+    sinks: Option<&[f32]>,
+    selection: Selection,
+) {
+    assert!(isa.is_available(), "{} kernels on a processor without them", isa.name());
+    assert!(
+        shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads),
+        "{} heads on {}",
+        shape.heads,
+        shape.kv_heads
+    );
+    let total: usize = chunks.iter().map(|c| c.rows).sum();
+    assert_eq!(q.len(), total * shape.heads * shape.key_dim, "queries of {total} tokens");
+    assert_eq!(out.len(), total * shape.heads * shape.value_dim, "outputs of {total} tokens");
+    let tiles = tiles_of(shape, chunks);
+    let out = &SharedMut::new(out);
+    let call = Call { shape, q, cached, sinks, selection };
+    pool.run(tiles.len(), |i| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let (call, tile) = (&call, &tiles[i]);
+            dispatch!(isa, attend_tile(call: &Call<'_>, tile: &Tile<'_>, out: &SharedMut<'_, f32>, scratch: &mut Scratch));
+        });
+    });
+}
+
+/// What all tiles of one call share.
+struct Call<'a> {
+    shape: &'a Shape,
+    q: &'a [f32],
+    cached: Cached<'a>,
+    sinks: Option<&'a [f32]>,
+    selection: Selection<'a>,
+}
+
+/// Some tokens of one chunk and some query heads of one key head.
+struct Tile<'a> {
+    chunk: Chunk<'a>,
+    kv_head: usize,
+    first_head: usize,
+    heads: usize,
+}
+
+fn tiles_of<'a>(shape: &Shape, chunks: &[Chunk<'a>]) -> Vec<Tile<'a>> {
+    let group = shape.heads / shape.kv_heads;
+    let mut tiles = Vec::new();
+    for chunk in chunks {
+        assert!(chunk.position + chunk.rows <= chunk.pages.len() * PAGE_LEN, "chunk beyond its pages");
+        for first in (0..chunk.rows).step_by(TILE_TOKENS) {
+            let rows = TILE_TOKENS.min(chunk.rows - first);
+            let part = Chunk { first_row: chunk.first_row + first, rows, position: chunk.position + first, ..*chunk };
+            for kv_head in 0..shape.kv_heads {
+                for head in (0..group).step_by(TILE_HEADS) {
+                    let heads = TILE_HEADS.min(group - head);
+                    tiles.push(Tile { chunk: part, kv_head, first_head: kv_head * group + head, heads });
+                }
+            }
+        }
+    }
+    tiles
+}
+
+#[derive(Default)]
+struct Scratch {
+    /// `[PAGE_LEN, padded key_dim]`
+    keys: Vec<f32>,
+    /// `[PAGE_LEN, padded value_dim]`
+    values: Vec<f32>,
+    /// `[rows, padded key_dim]`
+    queries: Vec<f32>,
+    /// `[rows, padded value_dim]`
+    acc: Vec<f32>,
+    /// Running maximum and sum of each query row.
+    max: Vec<f32>,
+    sum: Vec<f32>,
+    /// `[rows, PAGE_LEN]`
+    scores: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+fn zeroed(buffer: &mut Vec<f32>, len: usize) {
+    buffer.clear();
+    buffer.resize(len, 0.0);
+}
+
+/// One tile: query rows are (token, head) pairs, heads fastest.
+///
+/// # Safety
+/// The processor has `V`'s instruction set, and no other task writes the same outputs.
+#[inline(always)]
+unsafe fn attend_tile<V: Lanes>(call: &Call, tile: &Tile, out: &SharedMut<f32>, s: &mut Scratch) {
+    let shape = call.shape;
+    let (key_pad, value_pad) = (shape.key_dim.next_multiple_of(16), shape.value_dim.next_multiple_of(16));
+    let rows = tile.chunk.rows * tile.heads;
+    zeroed(&mut s.keys, PAGE_LEN * key_pad);
+    zeroed(&mut s.values, PAGE_LEN * value_pad);
+    zeroed(&mut s.queries, rows * key_pad);
+    zeroed(&mut s.acc, rows * value_pad);
+    zeroed(&mut s.scores, rows * PAGE_LEN);
+    start_sums(call, tile, s, rows);
+    for row in 0..rows {
+        let (token, head) = (tile.chunk.first_row + row / tile.heads, tile.first_head + row % tile.heads);
+        let from = (token * shape.heads + head) * shape.key_dim;
+        s.queries[row * key_pad..][..shape.key_dim].copy_from_slice(&call.q[from..from + shape.key_dim]);
+    }
+    let (first, last) = (tile.chunk.position, tile.chunk.position + tile.chunk.rows - 1);
+    let start = shape.window.map_or(0, |w| (first + 1).saturating_sub(w));
+    for page in start / PAGE_LEN..=last / PAGE_LEN {
+        let count = PAGE_LEN.min(last + 1 - page * PAGE_LEN);
+        load_page(call, tile, page, count, key_pad, value_pad, s);
+        // SAFETY: the instruction set is the caller's promise.
+        unsafe { page_scores::<V>(shape, rows, key_pad, count, s) };
+        for row in 0..rows {
+            let token = row / tile.heads;
+            mask_row(call, tile, token, page, &mut s.scores[row * PAGE_LEN..(row + 1) * PAGE_LEN], count);
+            // SAFETY: as above.
+            unsafe { absorb_row::<V>(row, count, value_pad, s) };
+        }
+    }
+    for row in 0..rows {
+        let (token, head) = (tile.chunk.first_row + row / tile.heads, tile.first_head + row % tile.heads);
+        // SAFETY: this tile alone holds this token and head.
+        let to = unsafe { out.range((token * shape.heads + head) * shape.value_dim, shape.value_dim) };
+        let inverse = if s.sum[row] > 0.0 { 1.0 / s.sum[row] } else { 0.0 };
+        to.iter_mut().zip(&s.acc[row * value_pad..]).for_each(|(to, v)| *to = v * inverse);
+    }
+}
+
+/// Running maximum and sum before the first key: empty, or the head's sink alone.
+fn start_sums(call: &Call, tile: &Tile, s: &mut Scratch, rows: usize) {
+    s.max.clear();
+    s.sum.clear();
+    for row in 0..rows {
+        let sink = call.sinks.map(|sinks| sinks[tile.first_head + row % tile.heads]);
+        s.max.push(sink.unwrap_or(f32::NEG_INFINITY));
+        s.sum.push(if sink.is_some() { 1.0 } else { 0.0 });
+    }
+}
+
+fn load_page(call: &Call, tile: &Tile, page: usize, count: usize, key_pad: usize, value_pad: usize, s: &mut Scratch) {
+    let (shape, id) = (call.shape, tile.chunk.pages[page]);
+    match call.cached {
+        Cached::Separate(keys, values) => {
+            let (k, v) = (tile.kv_head * shape.key_dim, tile.kv_head * shape.value_dim);
+            keys.load(id, count, k..k + shape.key_dim, &mut s.keys, key_pad);
+            values.load(id, count, v..v + shape.value_dim, &mut s.values, value_pad);
+        }
+        Cached::Latent(latents) => {
+            latents.load(id, count, 0..shape.key_dim, &mut s.keys, key_pad);
+            latents.load(id, count, 0..shape.value_dim, &mut s.values, value_pad);
+        }
+    }
+}
+
+/// `scores[row, key] = softcap(scale * query[row] . key)`
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
+#[inline(always)]
+unsafe fn page_scores<V: Lanes>(shape: &Shape, rows: usize, key_pad: usize, count: usize, s: &mut Scratch) {
+    for row in (0..rows).step_by(4) {
+        let q = (rows - row).min(4);
+        for key in (0..count).step_by(8) {
+            let k = (count - key).min(8);
+            let mut sums = [[0.0f32; 8]; 4];
+            let keys = &s.keys[key * key_pad..(key + k) * key_pad];
+            let queries = &s.queries[row * key_pad..(row + q) * key_pad];
+            // SAFETY: `keys` and `queries` hold those rows; the instruction set is the caller's promise.
+            unsafe { block::<V>(keys.as_ptr(), k, queries.as_ptr(), key_pad, q, key_pad, &mut sums) };
+            for (c, sums) in sums.iter().enumerate().take(q) {
+                let to = &mut s.scores[(row + c) * PAGE_LEN + key..][..k];
+                to.iter_mut().zip(sums).for_each(|(to, v)| *to = v * shape.scale);
+            }
+        }
+    }
+    if let Some(cap) = shape.softcap {
+        s.scores.iter_mut().for_each(|v| *v = cap * crate::ops::tanh(*v / cap));
+    }
+}
+
+/// Minus infinity for the keys of page `page` that the token may not see.
+fn mask_row(call: &Call, tile: &Tile, token: usize, page: usize, scores: &mut [f32], count: usize) {
+    let position = tile.chunk.position + token;
+    let base = page * PAGE_LEN;
+    let first = call.shape.window.map_or(0, |w| (position + 1).saturating_sub(w));
+    for (i, score) in scores[..count].iter_mut().enumerate() {
+        if base + i > position || base + i < first {
+            *score = f32::NEG_INFINITY;
+        }
+    }
+    if let Some(selection) = call.selection {
+        let chosen = &selection[tile.chunk.first_row + token];
+        let from = chosen.partition_point(|&p| (p as usize) < base);
+        let mut next = from;
+        for (i, score) in scores[..count].iter_mut().enumerate() {
+            if chosen.get(next).is_some_and(|&p| p as usize == base + i) {
+                next += 1;
+            } else {
+                *score = f32::NEG_INFINITY;
+            }
+        }
+    }
+}
+
+/// Takes a page's scores of one query row into its running maximum, sum and weighted values.
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
+#[inline(always)]
+unsafe fn absorb_row<V: Lanes>(row: usize, count: usize, value_pad: usize, s: &mut Scratch) {
+    let scores = &mut s.scores[row * PAGE_LEN..row * PAGE_LEN + count];
+    let page_max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if page_max == f32::NEG_INFINITY && !scores.iter().any(|v| v.is_nan()) {
+        return; // nothing visible in this page
+    }
+    let max = s.max[row].max(page_max);
+    let correction = exp(s.max[row] - max);
+    scores.iter_mut().for_each(|v| *v = exp(*v - max));
+    let mut sum = s.sum[row] * correction;
+    for &p in scores.iter() {
+        sum += p;
+    }
+    s.sum[row] = sum;
+    s.max[row] = max;
+    let acc = &mut s.acc[row * value_pad..(row + 1) * value_pad];
+    if correction != 1.0 {
+        acc.iter_mut().for_each(|v| *v *= correction);
+    }
+    // SAFETY: the instruction set is the caller's promise.
+    unsafe { weighted_sum::<V>(acc, scores, &s.values, value_pad) };
+}
+
+/// `acc += sum over keys of p[key] * values[key]`, in rising key order; keys of weight zero (masked)
+/// are left out.
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
+#[inline(always)]
+unsafe fn weighted_sum<V: Lanes>(acc: &mut [f32], p: &[f32], values: &[f32], stride: usize) {
+    const WIDTH: usize = 4; // vectors of sixteen kept in registers over all keys
+    assert!(acc.len() == stride && stride.is_multiple_of(16) && values.len() >= p.len() * stride);
+    let mut at = 0;
+    while at < stride {
+        let vectors = WIDTH.min((stride - at) / 16);
+        // SAFETY: `at + vectors * 16 <= stride`, and `values` holds `p.len()` rows of `stride`.
+        unsafe {
+            let to = acc.as_mut_ptr().add(at);
+            let mut sums: [V; WIDTH] = std::array::from_fn(|v| V::load(to.add(v.min(vectors - 1) * 16)));
+            for (key, &weight) in p.iter().enumerate() {
+                if weight == 0.0 {
+                    continue;
+                }
+                let from = values.as_ptr().add(key * stride + at);
+                let w = V::splat(weight);
+                for v in 0..WIDTH {
+                    sums[v] = V::load(from.add(v.min(vectors - 1) * 16)).mul_add(w, sums[v]);
+                }
+            }
+            for (v, sum) in sums.into_iter().enumerate().take(vectors) {
+                sum.store(to.add(v * 16));
+            }
+        }
+        at += vectors * 16;
+    }
+}
