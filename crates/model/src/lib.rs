@@ -1,1 +1,20 @@
-//! model
+//! What a model *is*: its description, its families, its weights, its forward pass.
+//!
+//! - [`spec`]: the vocabulary in which every model is described; [`parameters`]: the one list of
+//!   parameters that everything else derives from; [`describe`]: the description as text.
+//! - [`families`]: published models as data, from `config.json` or GGUF metadata.
+//! - [`checkpoint`]: model files; [`load`]: from files to weights.
+//! - [`forward`] and `layers`: the forward pass, one statement an equation; [`cache`]: what it keeps.
+
+pub mod cache;
+pub mod checkpoint;
+pub mod config;
+pub mod describe;
+pub mod families;
+pub mod forward;
+mod layers;
+pub mod load;
+pub mod parameters;
+pub mod rope;
+pub mod spec;
+pub mod weights;

@@ -1,0 +1,111 @@
+//! Gemma 3: norms before and after, norms of queries and keys, sliding and full layers in turn.
+
+use kernels::ops::RopeLayout;
+
+use super::{Family, Source, activation, layer_types, layers, rope, rope_from};
+use crate::config::{HfConfig, SpecError};
+use crate::parameters::Part;
+use crate::spec::{
+    Attention, BlockSpec, DenseSpec, Ffn, GqaSpec, HeadSpec, ModelSpec, NormPlacement, RopeScaling, RopeSpec,
+};
+use kernels::ops::Activation;
+
+/// Gemma 3 (the language model; images are not read).
+pub static GEMMA3: Family =
+    Family { model_types: &["gemma3_text", "gemma3"], read, names: NAMES, norm_offset: 1.0 };
+
+const NAMES: &[(Part, Source)] = {
+    use Part::*;
+    use Source::Tensor;
+    &[
+        (PostAttentionNorm, Tensor("model.layers.{l}.post_attention_layernorm.weight")),
+        (FfnNorm, Tensor("model.layers.{l}.pre_feedforward_layernorm.weight")),
+        (PostFfnNorm, Tensor("model.layers.{l}.post_feedforward_layernorm.weight")),
+    ]
+};
+
+fn read(config: &HfConfig) -> Result<ModelSpec, SpecError> {
+    let hidden = config.size_or("hidden_size", 2304)?;
+    let n_layers = if config.has("num_hidden_layers") { layers(config)? } else { 26 };
+    let context = config.size_or("max_position_embeddings", 131_072)?;
+    let eps = config.positive_or("rms_norm_eps", 1e-6)?;
+    if config.bool_or("use_bidirectional_attention", false)? {
+        return Err(config.unsupported("use_bidirectional_attention", "only causal models are"));
+    }
+    // The reference reads this key and does not apply it; a model that sets it was not made for that.
+    if config.opt_f32("attn_logit_softcapping")?.is_some() {
+        return Err(config.unsupported("attn_logit_softcapping", "Gemma 3's attention has no cap"));
+    }
+    let head_dim = config.size_or("head_dim", 256)?;
+    let bias = config.bool_or("attention_bias", false)?;
+    let (full, local) = ropes(config, head_dim, context)?;
+    let gqa = GqaSpec {
+        heads: config.size_or("num_attention_heads", 8)?,
+        kv_heads: config.size_or("num_key_value_heads", 4)?,
+        head_dim,
+        qkv_bias: bias,
+        output_bias: bias,
+        qk_norm_eps: Some(eps),
+        rope: full,
+        scale: config.positive_or("query_pre_attn_scalar", 256.0)?.powf(-0.5),
+        window: None,
+        sinks: false,
+    };
+    let window = Some(config.size_or("sliding_window", 4096)?);
+    let activation = match config.get("hidden_activation") {
+        Some(_) => activation(config, "hidden_activation")?,
+        None => Activation::GeluTanh,
+    };
+    config.opt_str("hidden_act")?;
+    let dense = DenseSpec { width: config.size_or("intermediate_size", 9216)?, activation, bias: false };
+    let block = |sliding: bool| BlockSpec {
+        attention: Attention::Gqa(if sliding {
+            GqaSpec { window, rope: local.clone(), ..gqa.clone() }
+        } else {
+            gqa.clone()
+        }),
+        ffn: Ffn::Dense(dense),
+        norms: NormPlacement::Sandwich,
+        norm_eps: eps,
+    };
+    Ok(ModelSpec {
+        family: "Gemma 3",
+        hidden,
+        vocab: config.size_or("vocab_size", 262_208)?,
+        context,
+        embedding_scale: Some((hidden as f32).sqrt()),
+        blocks: sliding_layers(config, n_layers)?.into_iter().map(block).collect(),
+        final_norm_eps: eps,
+        head: HeadSpec {
+            tied: config.bool_or("tie_word_embeddings", true)?,
+            softcap: config.opt_f32("final_logit_softcapping")?,
+        },
+        mtp: Vec::new(),
+    })
+}
+
+/// Which layers slide: listed, or all but every sixth.
+fn sliding_layers(config: &HfConfig, n_layers: usize) -> Result<Vec<bool>, SpecError> {
+    let pattern = config.size_or("sliding_window_pattern", 6)?;
+    let listed = layer_types(config, n_layers)?;
+    Ok(listed.unwrap_or_else(|| (0..n_layers).map(|l| !(l + 1).is_multiple_of(pattern)).collect()))
+}
+
+/// The rotary embeddings of full and of sliding layers. In the old style only the full ones scale.
+fn ropes(config: &HfConfig, dim: usize, context: usize) -> Result<(RopeSpec, RopeSpec), SpecError> {
+    let local_base = config.positive_or("rope_local_base_freq", 10000.0)?;
+    let layout = RopeLayout::Half;
+    let by_type = config.object("rope_parameters")?.filter(|p| p.has("full_attention"));
+    let Some(by_type) = by_type else {
+        let full = rope(config, dim, layout, 1e6, context)?;
+        return Ok((full, RopeSpec { dim, layout, base: local_base, scaling: RopeScaling::None }));
+    };
+    let one = |key: &str, base: f32| match by_type.object(key)? {
+        Some(parameters) => rope_from(&parameters, dim, layout, base, context, None),
+        None => Ok(RopeSpec { dim, layout, base, scaling: RopeScaling::None }),
+    };
+    let ropes = (one("full_attention", 1e6)?, one("sliding_attention", local_base)?);
+    by_type.finish()?;
+    config.opt_f32("rope_theta")?;
+    Ok(ropes)
+}

@@ -1,0 +1,174 @@
+//! The weights of a model, shaped as the forward pass uses them.
+//!
+//! Matrices stay in their stored format (views into the mapped file); norms, biases and other
+//! vectors are floats.
+
+use kernels::matmul::HeadWeight;
+use kernels::weight::Weight;
+
+/// A projection with its bias.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// `[outputs, inputs]`
+    pub weight: Weight,
+    /// `[outputs]`
+    pub bias: Option<Vec<f32>>,
+}
+
+/// All weights.
+#[derive(Clone, Debug)]
+pub struct ModelWeights {
+    /// `[vocab, hidden]`
+    pub embedding: Weight,
+    /// One for each layer.
+    pub blocks: Vec<BlockWeights>,
+    /// `[hidden]`
+    pub final_norm: Vec<f32>,
+    /// `[vocab, hidden]`; none where the embedding is the head.
+    pub head: Option<Weight>,
+    /// Multi-token prediction modules.
+    pub mtp: Vec<MtpWeights>,
+}
+
+/// The weights of a layer.
+#[derive(Clone, Debug)]
+pub struct BlockWeights {
+    /// `[hidden]`, before attention.
+    pub attention_norm: Vec<f32>,
+    /// Attention.
+    pub attention: AttentionWeights,
+    /// `[hidden]`, after attention (sandwich norms).
+    pub post_attention_norm: Option<Vec<f32>>,
+    /// `[hidden]`, before the feed-forward network.
+    pub ffn_norm: Vec<f32>,
+    /// The feed-forward network.
+    pub ffn: FfnWeights,
+    /// `[hidden]`, after it (sandwich norms).
+    pub post_ffn_norm: Option<Vec<f32>>,
+}
+
+/// The weights of either kind of attention.
+#[derive(Clone, Debug)]
+pub enum AttentionWeights {
+    /// Latent attention.
+    Mla(MlaWeights),
+    /// Grouped-query attention.
+    Gqa(GqaWeights),
+}
+
+/// Latent attention; the papers' symbols are in brackets.
+#[derive(Clone, Debug)]
+pub struct MlaWeights {
+    /// Queries.
+    pub query: QueryWeights,
+    /// [W^DKV; W^KR] `[kv_rank + rope_dim, hidden]`
+    pub kv_down: Linear,
+    /// `[kv_rank]`
+    pub kv_norm: Vec<f32>,
+    /// [W^UK] of each head in the absorbing direction: `nope_dim` inputs, `kv_rank` outputs.
+    pub key_up: Vec<HeadWeight>,
+    /// [W^UV] of each head: `kv_rank` inputs, `v_dim` outputs.
+    pub value_up: Vec<HeadWeight>,
+    /// [W^O] `[hidden, heads * v_dim]`
+    pub output: Linear,
+    /// The lightning indexer.
+    pub indexer: Option<IndexerWeights>,
+}
+
+/// The queries of latent attention.
+#[derive(Clone, Debug)]
+pub enum QueryWeights {
+    /// `[heads * (nope_dim + rope_dim), hidden]`
+    Full(Weight),
+    /// Through a compressed query.
+    Compressed {
+        /// [W^DQ] `[q_rank, hidden]`
+        down: Linear,
+        /// `[q_rank]`
+        norm: Vec<f32>,
+        /// [W^UQ; W^QR] `[heads * (nope_dim + rope_dim), q_rank]`
+        up: Weight,
+    },
+}
+
+/// The lightning indexer (V3.2-Exp report, section 2).
+#[derive(Clone, Debug)]
+pub struct IndexerWeights {
+    /// `[heads * dim, q_rank]`
+    pub query: Weight,
+    /// `[dim, hidden]`
+    pub key: Weight,
+    /// `[dim]`
+    pub key_norm: Vec<f32>,
+    /// `[dim]`
+    pub key_norm_bias: Vec<f32>,
+    /// `[heads, hidden]`
+    pub head_weights: Weight,
+}
+
+/// Grouped-query attention.
+#[derive(Clone, Debug)]
+pub struct GqaWeights {
+    /// `[heads * head_dim, hidden]`
+    pub query: Linear,
+    /// `[kv_heads * head_dim, hidden]`
+    pub key: Linear,
+    /// `[kv_heads * head_dim, hidden]`
+    pub value: Linear,
+    /// `[head_dim]`
+    pub query_norm: Option<Vec<f32>>,
+    /// `[head_dim]`
+    pub key_norm: Option<Vec<f32>>,
+    /// `[heads]`
+    pub sinks: Option<Vec<f32>>,
+    /// `[hidden, heads * head_dim]`
+    pub output: Linear,
+}
+
+/// A gated network.
+#[derive(Clone, Debug)]
+pub struct GatedWeights {
+    /// `[width, hidden]`
+    pub gate: Linear,
+    /// `[width, hidden]`
+    pub up: Linear,
+    /// `[hidden, width]`
+    pub down: Linear,
+}
+
+/// The weights of either kind of feed-forward network.
+#[derive(Clone, Debug)]
+pub enum FfnWeights {
+    /// One network.
+    Dense(GatedWeights),
+    /// A mixture of experts.
+    Moe(MoeWeights),
+}
+
+/// A mixture of experts.
+#[derive(Clone, Debug)]
+pub struct MoeWeights {
+    /// `[experts, hidden]`
+    pub router: Linear,
+    /// `[experts]`, added to affinities for the choice only.
+    pub correction: Option<Vec<f32>>,
+    /// The routed experts.
+    pub experts: Vec<GatedWeights>,
+    /// The network of every token.
+    pub shared: Option<GatedWeights>,
+}
+
+/// A multi-token prediction module (V3 report, section 2.2).
+#[derive(Clone, Debug)]
+pub struct MtpWeights {
+    /// `[hidden]`, of the next token's embedding.
+    pub embedding_norm: Vec<f32>,
+    /// `[hidden]`, of the hidden state.
+    pub hidden_norm: Vec<f32>,
+    /// [M_k] `[hidden, 2 * hidden]`
+    pub projection: Weight,
+    /// Its transformer block.
+    pub block: BlockWeights,
+    /// `[hidden]`, before the shared head.
+    pub head_norm: Vec<f32>,
+}
