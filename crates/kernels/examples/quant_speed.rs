@@ -54,13 +54,13 @@ fn rate(mut work: impl FnMut()) -> f64 {
     let mut best = f64::INFINITY;
     let mut repeat = 1;
     let mut timings = 0;
-    while timings < 7 {
+    while timings < 100 {
         let start = Instant::now();
         for _ in 0..repeat {
             work();
         }
         let seconds = start.elapsed().as_secs_f64();
-        if seconds < 2e-3 {
+        if seconds < 2e-4 {
             repeat *= 2;
             continue;
         }

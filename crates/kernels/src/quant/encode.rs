@@ -5,6 +5,20 @@ use super::encode_super as super_block;
 use super::float::{e8m0_half_to_f32, f32_to_bf16, f32_to_f8e4m3, f32_to_f16};
 use crate::format::Format;
 
+/// Applies `block` to each block; the error is the position of the largest value of a block that
+/// did not fit. (A macro, so that the block is inlined: see the reader's.)
+macro_rules! blocks {
+    ($row:ident, $out:ident, $block:path) => {{
+        let mut start = 0;
+        for (x, out) in $row.as_chunks().0.iter().zip($out.as_chunks_mut().0) {
+            if let Err(TooLarge) = $block(x, out) {
+                return Err(start + largest(x).0);
+            }
+            start += x.len();
+        }
+    }};
+}
+
 /// A block's values do not fit its format.
 pub(super) struct TooLarge;
 
@@ -13,47 +27,23 @@ pub(super) struct TooLarge;
 #[inline(always)]
 pub(super) fn quantize_row_inline(format: Format, row: &[f32], out: &mut [u8]) -> Result<(), usize> {
     match format {
-        Format::F32 => each(row, out, |[x]: &[f32; 1], out| {
-            *out = x.to_le_bytes();
-            Ok(())
-        }),
-        Format::F16 => each(row, out, |[x]: &[f32; 1], out| put_f16(*x, out)),
-        Format::BF16 => each(row, out, |[x]: &[f32; 1], out| {
-            let bits = f32_to_bf16(*x);
-            *out = bits.to_le_bytes();
-            if bits & 0x7fff == 0x7f80 { Err(TooLarge) } else { Ok(()) }
-        }),
-        Format::F8E4M3 => each(row, out, |[x]: &[f32; 1], out| {
-            *out = [f32_to_f8e4m3(*x)];
-            Ok(())
-        }),
-        Format::Q4_0 => each(row, out, q4_0),
-        Format::Q4_1 => each(row, out, q4_1),
-        Format::Q5_0 => each(row, out, q5_0),
-        Format::Q5_1 => each(row, out, q5_1),
-        Format::Q8_0 => each(row, out, q8_0),
-        Format::Q2K => each(row, out, super_block::q2_k),
-        Format::Q3K => each(row, out, super_block::q3_k),
-        Format::Q4K => each(row, out, super_block::q4_k),
-        Format::Q5K => each(row, out, super_block::q5_k),
-        Format::Q6K => each(row, out, super_block::q6_k),
-        Format::Iq4Nl => each(row, out, super_block::iq4_nl),
-        Format::Iq4Xs => each(row, out, super_block::iq4_xs),
-        Format::Mxfp4 => each(row, out, mxfp4),
-    }
-}
-
-/// Applies `block` to each block; the error is the position of the largest value of a block that
-/// did not fit.
-#[inline(always)]
-fn each<const N: usize, const B: usize>(
-    row: &[f32],
-    out: &mut [u8],
-    block: impl Fn(&[f32; N], &mut [u8; B]) -> Result<(), TooLarge>,
-) -> Result<(), usize> {
-    let (values, outs) = (row.as_chunks::<N>().0, out.as_chunks_mut::<B>().0);
-    for (i, (x, out)) in values.iter().zip(outs).enumerate() {
-        block(x, out).map_err(|TooLarge| i * N + largest(x).0)?;
+        Format::F32 => blocks!(row, out, f32),
+        Format::F16 => blocks!(row, out, f16),
+        Format::BF16 => blocks!(row, out, bf16),
+        Format::F8E4M3 => blocks!(row, out, f8e4m3),
+        Format::Q4_0 => blocks!(row, out, q4_0),
+        Format::Q4_1 => blocks!(row, out, q4_1),
+        Format::Q5_0 => blocks!(row, out, q5_0),
+        Format::Q5_1 => blocks!(row, out, q5_1),
+        Format::Q8_0 => blocks!(row, out, q8_0),
+        Format::Q2K => blocks!(row, out, super_block::q2_k),
+        Format::Q3K => blocks!(row, out, super_block::q3_k),
+        Format::Q4K => blocks!(row, out, super_block::q4_k),
+        Format::Q5K => blocks!(row, out, super_block::q5_k),
+        Format::Q6K => blocks!(row, out, super_block::q6_k),
+        Format::Iq4Nl => blocks!(row, out, super_block::iq4_nl),
+        Format::Iq4Xs => blocks!(row, out, super_block::iq4_xs),
+        Format::Mxfp4 => blocks!(row, out, mxfp4),
     }
     Ok(())
 }
@@ -78,12 +68,38 @@ pub(super) fn largest(x: &[f32]) -> (usize, f32) {
     best
 }
 
+#[inline(always)]
+fn f32([x]: &[f32; 1], out: &mut [u8; 4]) -> Result<(), TooLarge> {
+    *out = x.to_le_bytes();
+    Ok(())
+}
+
+#[inline(always)]
+fn f16([x]: &[f32; 1], out: &mut [u8; 2]) -> Result<(), TooLarge> {
+    put_f16(*x, out)
+}
+
+#[inline(always)]
+fn bf16([x]: &[f32; 1], out: &mut [u8; 2]) -> Result<(), TooLarge> {
+    let bits = f32_to_bf16(*x);
+    *out = bits.to_le_bytes();
+    if bits & 0x7fff == 0x7f80 { Err(TooLarge) } else { Ok(()) }
+}
+
+#[inline(always)]
+fn f8e4m3([x]: &[f32; 1], out: &mut [u8; 1]) -> Result<(), TooLarge> {
+    *out = [f32_to_f8e4m3(*x)];
+    Ok(())
+}
+
+#[inline(always)]
 fn q4_0(x: &[f32; 32], out: &mut [u8; 18]) -> Result<(), TooLarge> {
     let (d, q) = from_largest::<8>(x);
     put_nibbles(&q, out.last_chunk_mut().unwrap());
     put_f16(d, out.first_chunk_mut().unwrap())
 }
 
+#[inline(always)]
 fn q5_0(x: &[f32; 32], out: &mut [u8; 22]) -> Result<(), TooLarge> {
     let (d, q) = from_largest::<16>(x);
     put_nibbles(&q, out.last_chunk_mut().unwrap());
@@ -91,6 +107,7 @@ fn q5_0(x: &[f32; 32], out: &mut [u8; 22]) -> Result<(), TooLarge> {
     put_f16(d, out.first_chunk_mut().unwrap())
 }
 
+#[inline(always)]
 fn q4_1(x: &[f32; 32], out: &mut [u8; 20]) -> Result<(), TooLarge> {
     let (d, m, q) = from_range::<15>(x);
     put_nibbles(&q, out.last_chunk_mut().unwrap());
@@ -98,6 +115,7 @@ fn q4_1(x: &[f32; 32], out: &mut [u8; 20]) -> Result<(), TooLarge> {
     put_f16(d, out.first_chunk_mut().unwrap())
 }
 
+#[inline(always)]
 fn q5_1(x: &[f32; 32], out: &mut [u8; 24]) -> Result<(), TooLarge> {
     let (d, m, q) = from_range::<31>(x);
     put_nibbles(&q, out.last_chunk_mut().unwrap());
@@ -106,6 +124,7 @@ fn q5_1(x: &[f32; 32], out: &mut [u8; 24]) -> Result<(), TooLarge> {
     put_f16(d, out.first_chunk_mut().unwrap())
 }
 
+#[inline(always)]
 fn q8_0(x: &[f32; 32], out: &mut [u8; 34]) -> Result<(), TooLarge> {
     let d = largest(x).1.abs() / 127.0;
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
@@ -123,8 +142,12 @@ fn from_largest<const HALF: u8>(x: &[f32; 32]) -> (f32, [u8; 32]) {
     let half = f32::from(HALF);
     let d = largest(x).1 / -half;
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-    // A cast of a float saturates, and gives 0 for the NaN of 0 * infinity.
-    (d, x.map(|x| ((x * inverse + (half + 0.5)) as u8).min(2 * HALF - 1)))
+    let mut q = [0; 32];
+    for i in 0..32 {
+        // A cast of a float saturates, and gives 0 for the NaN of 0 * infinity.
+        q[i] = ((x[i] * inverse + (half + 0.5)) as u8).min(2 * HALF - 1);
+    }
+    (d, q)
 }
 
 /// ggml's scale and minimum for codes `0..=MAX`: the range of the values, cut evenly.
@@ -137,26 +160,30 @@ fn from_range<const MAX: u8>(x: &[f32; 32]) -> (f32, f32, [u8; 32]) {
     }
     let d = (max - min) / f32::from(MAX);
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-    (d, min, x.map(|x| (((x - min) * inverse + 0.5) as u8).min(MAX)))
+    let mut q = [0; 32];
+    for i in 0..32 {
+        q[i] = (((x[i] - min) * inverse + 0.5) as u8).min(MAX);
+    }
+    (d, min, q)
 }
 
 /// The scale is the power of two of the largest magnitude, less 2 (the power of two of E2M1's
 /// largest value), as OCP microscaling says in 6.3. Elements go to the nearest value; of two equally
 /// near the one nearer to zero, as ggml does.
+#[inline(always)]
 fn mxfp4(x: &[f32; 32], out: &mut [u8; 17]) -> Result<(), TooLarge> {
     let exponent = (largest(x).1.abs().to_bits() >> 23) as u8;
     out[0] = exponent.saturating_sub(2);
     let d = e8m0_half_to_f32(out[0]);
-    let q = x.map(|x| {
-        let (mut best, mut best_error) = (0, x.abs());
-        for (i, value) in E2M1.iter().enumerate().skip(1) {
-            let error = (d * f32::from(*value) - x).abs();
-            if error < best_error {
-                (best, best_error) = (i as u8, error);
-            }
+    let mut q = [0; 32];
+    for i in 0..32 {
+        let mut best_error = x[i].abs();
+        for (code, value) in E2M1.iter().enumerate().skip(1) {
+            let error = (d * f32::from(*value) - x[i]).abs();
+            q[i] = if error < best_error { code as u8 } else { q[i] };
+            best_error = if error < best_error { error } else { best_error };
         }
-        best
-    });
+    }
     put_nibbles(&q, out.last_chunk_mut().unwrap());
     Ok(())
 }

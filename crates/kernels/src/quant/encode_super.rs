@@ -16,6 +16,34 @@ use super::codebook::IQ4;
 use super::encode::{TooLarge, largest, put_f16, put_nibbles};
 use super::float::{f16_to_f32, f32_to_f16};
 
+/// The sum of a term over `0..n` in eight lanes; `n` is a multiple of eight. (This and the next are
+/// macros, because a closure may be compiled for the portable instruction set.)
+macro_rules! sum {
+    ($n:expr, |$j:ident| $term:expr) => {{
+        let mut lanes = [0.0_f32; 8];
+        for i in 0..$n / 8 {
+            for l in 0..8 {
+                let $j = 8 * i + l;
+                lanes[l] += $term;
+            }
+        }
+        add_up(lanes)
+    }};
+}
+
+/// An array with each value replaced.
+macro_rules! map {
+    ($values:expr, |$x:ident| $value:expr) => {{
+        let values = &$values;
+        let mut out = [Default::default(); _];
+        for i in 0..values.len() {
+            let $x = values[i];
+            out[i] = $value;
+        }
+        out
+    }};
+}
+
 /// How often step 3 is repeated at most.
 const ROUNDS: usize = 3;
 
@@ -112,7 +140,7 @@ pub(super) fn q6_k(x: &[f32; 256], out: &mut [u8; 210]) -> Result<(), TooLarge> 
             out[64 * half + l] = q[l] & 15 | q[64 + l] << 4;
         }
     }
-    put_two_bits(&q.map(|q| q >> 4), out[128..192].as_mut_array().unwrap());
+    put_two_bits(&map!(q, |q| q >> 4), out[128..192].as_mut_array().unwrap());
     put_f16(fit.d, out.last_chunk_mut().unwrap())
 }
 
@@ -201,7 +229,13 @@ impl Code for Iq4 {
 impl Iq4 {
     #[inline(always)]
     fn indices(x: &[f32; 32], inverse: f32) -> [u8; 32] {
-        x.map(|x| (0..15).map(|k| u8::from(x * inverse > (f32::from(IQ4[k]) + f32::from(IQ4[k + 1])) / 2.0)).sum())
+        let mut q = [0; 32];
+        for i in 0..32 {
+            for k in 0..15 {
+                q[i] += u8::from(x[i] * inverse > (f32::from(IQ4[k]) + f32::from(IQ4[k + 1])) / 2.0);
+            }
+        }
+        q
     }
 }
 
@@ -257,7 +291,7 @@ impl<const S: usize> Centred<S> {
                 }
                 let scale = self.d * candidate;
                 let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-                let error = sum::<N>(|j| square(scale * code.nearest(x[i][j] * inverse) - x[i][j]));
+                let error = sum!(N, |j| square(scale * code.nearest(x[i][j] * inverse) - x[i][j]));
                 if error < best_error {
                     (self.scale[i], best_error) = (candidate, error);
                 }
@@ -273,9 +307,9 @@ impl<const S: usize> Centred<S> {
         let (mut xc, mut cc) = (0.0, 0.0);
         for i in 0..S {
             let (inverse, scale) = (self.inverse(i), self.scale[i]);
-            let c = x[i].map(|x| code.nearest(x * inverse));
-            xc += scale * sum::<N>(|j| x[i][j] * c[j]);
-            cc += scale * scale * sum::<N>(|j| c[j] * c[j]);
+            let c: [f32; N] = map!(x[i], |x| code.nearest(x * inverse));
+            xc += scale * sum!(N, |j| x[i][j] * c[j]);
+            cc += scale * scale * sum!(N, |j| c[j] * c[j]);
         }
         if cc > 0.0 { xc / cc } else { 0.0 }
     }
@@ -289,19 +323,16 @@ fn centred_scale<const N: usize>(x: &[f32; N], code: impl Code) -> f32 {
         return 0.0;
     }
     let mut best = (0.0, 0.0);
-    let mut attempt = |inverse: f32| {
-        let c = x.map(|x| code.nearest(x * inverse));
-        let (xc, cc) = (sum::<N>(|j| x[j] * c[j]), sum::<N>(|j| c[j] * c[j]));
+    let (low, high) = code.ends();
+    for attempt in 0..2 * CLIPPINGS.len() {
+        let inverse = CLIPPINGS[attempt / 2] * if attempt % 2 == 0 { low } else { high } / largest;
+        let c: [f32; N] = map!(*x, |x| code.nearest(x * inverse));
+        let (xc, cc) = (sum!(N, |j| x[j] * c[j]), sum!(N, |j| c[j] * c[j]));
         // With the scale of least squares, xc / cc, the squared error falls by xc² / cc.
         let gain = if cc > 0.0 { xc * (xc / cc) } else { 0.0 };
         if gain > best.0 {
             best = (gain, xc / cc);
         }
-    };
-    let (low, high) = code.ends();
-    for clipping in CLIPPINGS {
-        attempt(low * clipping / largest);
-        attempt(high * clipping / largest);
     }
     best.1
 }
@@ -394,13 +425,13 @@ impl<const S: usize> FromMin<S> {
         let (mut aa, mut ab, mut bb, mut xa, mut xb) = (0.0, 0.0, 0.0, 0.0, 0.0);
         for i in 0..S {
             let (d, min) = (self.d * self.scale[i], self.dmin * self.min[i]);
-            let q = x[i].map(|x| code_from_min(x, inverse(d), min, self.max_code));
+            let q: [f32; N] = map!(x[i], |x| code_from_min(x, inverse(d), min, self.max_code));
             let (a, b) = (f64::from(self.scale[i]), f64::from(self.min[i]));
-            aa += a * a * f64::from(sum::<N>(|j| q[j] * q[j]));
-            ab += a * b * f64::from(sum::<N>(|j| q[j]));
+            aa += a * a * f64::from(sum!(N, |j| q[j] * q[j]));
+            ab += a * b * f64::from(sum!(N, |j| q[j]));
             bb += b * b * N as f64;
-            xa += a * f64::from(sum::<N>(|j| x[i][j] * q[j]));
-            xb += b * f64::from(sum::<N>(|j| x[i][j]));
+            xa += a * f64::from(sum!(N, |j| x[i][j] * q[j]));
+            xb += b * f64::from(sum!(N, |j| x[i][j]));
         }
         let determinant = aa * bb - ab * ab;
         let (d, dmin) = if determinant > 1e-9 * aa * bb {
@@ -426,7 +457,7 @@ fn scale_and_min<const N: usize>(x: &[f32; N], max_code: f32) -> (f32, f32) {
     if high - low < VANISHES {
         return (0.0, -low);
     }
-    let sum_x = sum::<N>(|j| x[j]);
+    let sum_x = sum!(N, |j| x[j]);
     let mut best = (0.0, -low);
     let mut best_error = f32::INFINITY;
     for clipping in CLIPPINGS {
@@ -439,9 +470,9 @@ fn scale_and_min<const N: usize>(x: &[f32; N], max_code: f32) -> (f32, f32) {
             if error < best_error {
                 (best, best_error) = ((scale, min), error);
             }
-            let q = x.map(|x| code_from_min(x, inverse(scale), min, max_code));
-            let (sum_q, sum_qq) = (sum::<N>(|j| q[j]), sum::<N>(|j| q[j] * q[j]));
-            let sum_xq = sum::<N>(|j| x[j] * q[j]);
+            let q: [f32; N] = map!(*x, |x| code_from_min(x, inverse(scale), min, max_code));
+            let (sum_q, sum_qq) = (sum!(N, |j| q[j]), sum!(N, |j| q[j] * q[j]));
+            let sum_xq = sum!(N, |j| x[j] * q[j]);
             let n = N as f32;
             let determinant = n * sum_qq - sum_q * sum_q;
             if determinant <= 0.0 {
@@ -469,7 +500,7 @@ fn scale_and_min<const N: usize>(x: &[f32; N], max_code: f32) -> (f32, f32) {
 #[inline(always)]
 fn from_min_error<const N: usize>(x: &[f32; N], scale: f32, min: f32, max_code: f32) -> f32 {
     let inverse = inverse(scale);
-    sum::<N>(|j| square(scale * code_from_min(x[j], inverse, min, max_code) - min - x[j]))
+    sum!(N, |j| square(scale * code_from_min(x[j], inverse, min, max_code) - min - x[j]))
 }
 
 #[inline(always)]
@@ -495,16 +526,9 @@ fn round(x: f32) -> f32 {
     (x + MAGIC) - MAGIC
 }
 
-/// The sum over `0..N` in eight lanes; `N` is a multiple of eight.
+/// The sum of eight lanes.
 #[inline(always)]
-fn sum<const N: usize>(term: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0; 8];
-    for i in 0..N / 8 {
-        for (l, lane) in lanes.iter_mut().enumerate() {
-            *lane += term(8 * i + l);
-        }
-    }
-    let [a, b, c, d, e, f, g, h] = lanes;
+fn add_up([a, b, c, d, e, f, g, h]: [f32; 8]) -> f32 {
     ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 

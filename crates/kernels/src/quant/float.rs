@@ -1,35 +1,31 @@
 //! Narrow floats: IEEE half, bfloat16, OCP FP8 E4M3 and the E8M0 scale of OCP microscaling.
 //!
 //! Conversions to f32 are exact and go through integers, so that they hold in any denormal mode and
-//! cost the same for every input. The array functions read several elements at a time; they are the
-//! "blocks" of formats whose real block is one element.
-
-/// Elements per array function.
-const N: usize = 32;
+//! cost the same for every input.
 
 #[inline(always)]
-pub(super) fn f32_block(bytes: &[u8; 4 * N], out: &mut [f32; N]) {
+pub(super) fn f32_row(bytes: &[u8], out: &mut [f32]) {
     for (out, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
         *out = f32::from_le_bytes(*b);
     }
 }
 
 #[inline(always)]
-pub(super) fn f16_block(bytes: &[u8; 2 * N], out: &mut [f32; N]) {
+pub(super) fn f16_row(bytes: &[u8], out: &mut [f32]) {
     for (out, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
         *out = f16_to_f32(u16::from_le_bytes(*b));
     }
 }
 
 #[inline(always)]
-pub(super) fn bf16_block(bytes: &[u8; 2 * N], out: &mut [f32; N]) {
+pub(super) fn bf16_row(bytes: &[u8], out: &mut [f32]) {
     for (out, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
         *out = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
     }
 }
 
 #[inline(always)]
-pub(super) fn f8e4m3_block(bytes: &[u8; N], out: &mut [f32; N]) {
+pub(super) fn f8e4m3_row(bytes: &[u8], out: &mut [f32]) {
     for (out, &b) in out.iter_mut().zip(bytes) {
         *out = f8e4m3_to_f32(b);
     }
@@ -84,16 +80,19 @@ pub(super) fn e8m0_half_to_f32(e: u8) -> f32 {
 }
 
 /// To nearest, ties to even. Beyond the range this is an infinity.
+#[inline(always)]
 pub(super) fn f32_to_f16(x: f32) -> u16 {
     half::f16::from_f32_const(x).to_bits()
 }
 
 /// To nearest, ties to even. Beyond the range this is an infinity.
+#[inline(always)]
 pub(super) fn f32_to_bf16(x: f32) -> u16 {
     half::bf16::from_f32_const(x).to_bits()
 }
 
 /// To nearest, ties to even; beyond 448 it is 448. `x` is not a NaN.
+#[inline(always)]
 pub(super) fn f32_to_f8e4m3(x: f32) -> u8 {
     let sign = if x.is_sign_negative() { 0x80 } else { 0 };
     let x = x.abs().min(448.0);

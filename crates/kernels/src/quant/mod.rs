@@ -22,6 +22,16 @@ pub use levels::Level;
 
 use crate::format::Format;
 
+/// Applies a block function to each block of a row. A macro and not a function that takes a function:
+/// the latter's call would go through a copy that is compiled for the portable instruction set.
+macro_rules! blocks {
+    ($bytes:ident, $out:ident, $block:path) => {
+        for (bytes, out) in $bytes.as_chunks().0.iter().zip($out.as_chunks_mut().0) {
+            $block(bytes, out);
+        }
+    };
+}
+
 /// Why a row cannot be written in a format. Nothing of `out` is to be used then.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum QuantizeError {
@@ -84,23 +94,23 @@ pub fn dequantize_row_with(level: Level, format: Format, bytes: &[u8], out: &mut
 pub(crate) fn dequantize_row_inline(format: Format, bytes: &[u8], out: &mut [f32]) {
     check_size(format, out.len(), bytes.len());
     match format {
-        Format::F32 => each(bytes, out, float::f32_block),
-        Format::F16 => each(bytes, out, float::f16_block),
-        Format::BF16 => each(bytes, out, float::bf16_block),
-        Format::F8E4M3 => each(bytes, out, float::f8e4m3_block),
-        Format::Q4_0 => each(bytes, out, simple::q4_0),
-        Format::Q4_1 => each(bytes, out, simple::q4_1),
-        Format::Q5_0 => each(bytes, out, simple::q5_0),
-        Format::Q5_1 => each(bytes, out, simple::q5_1),
-        Format::Q8_0 => each(bytes, out, simple::q8_0),
-        Format::Q2K => each(bytes, out, super_block::q2_k),
-        Format::Q3K => each(bytes, out, super_block::q3_k),
-        Format::Q4K => each(bytes, out, super_block::q4_k),
-        Format::Q5K => each(bytes, out, super_block::q5_k),
-        Format::Q6K => each(bytes, out, super_block::q6_k),
-        Format::Iq4Nl => each(bytes, out, codebook::iq4_nl),
-        Format::Iq4Xs => each(bytes, out, codebook::iq4_xs),
-        Format::Mxfp4 => each(bytes, out, codebook::mxfp4),
+        Format::F32 => float::f32_row(bytes, out),
+        Format::F16 => float::f16_row(bytes, out),
+        Format::BF16 => float::bf16_row(bytes, out),
+        Format::F8E4M3 => float::f8e4m3_row(bytes, out),
+        Format::Q4_0 => blocks!(bytes, out, simple::q4_0),
+        Format::Q4_1 => blocks!(bytes, out, simple::q4_1),
+        Format::Q5_0 => blocks!(bytes, out, simple::q5_0),
+        Format::Q5_1 => blocks!(bytes, out, simple::q5_1),
+        Format::Q8_0 => blocks!(bytes, out, simple::q8_0),
+        Format::Q2K => blocks!(bytes, out, super_block::q2_k),
+        Format::Q3K => blocks!(bytes, out, super_block::q3_k),
+        Format::Q4K => blocks!(bytes, out, super_block::q4_k),
+        Format::Q5K => blocks!(bytes, out, super_block::q5_k),
+        Format::Q6K => blocks!(bytes, out, super_block::q6_k),
+        Format::Iq4Nl => blocks!(bytes, out, codebook::iq4_nl),
+        Format::Iq4Xs => blocks!(bytes, out, codebook::iq4_xs),
+        Format::Mxfp4 => blocks!(bytes, out, codebook::mxfp4),
     }
 }
 
@@ -179,23 +189,6 @@ pub(crate) fn mxfp4_split_row_inline(blocks: &[u8], scales: &[u8], out: &mut [f3
     let (blocks, outs) = (blocks.as_chunks::<16>().0, out.as_chunks_mut::<32>().0);
     for ((block, &scale), out) in blocks.iter().zip(scales).zip(outs) {
         codebook::mxfp4_split(block, scale, out);
-    }
-}
-
-/// Applies `block` to each block of the row. The remainder, which only formats of single elements
-/// (called with arrays of several) can leave, goes through a buffer.
-#[inline(always)]
-fn each<const B: usize, const N: usize>(bytes: &[u8], out: &mut [f32], block: impl Fn(&[u8; B], &mut [f32; N])) {
-    let (blocks, rest) = bytes.as_chunks::<B>();
-    let (outs, out_rest) = out.as_chunks_mut::<N>();
-    for (bytes, out) in blocks.iter().zip(outs) {
-        block(bytes, out);
-    }
-    if !out_rest.is_empty() {
-        let (mut last, mut floats) = ([0; B], [0.0; N]);
-        last[..rest.len()].copy_from_slice(rest);
-        block(&last, &mut floats);
-        out_rest.copy_from_slice(&floats[..out_rest.len()]);
     }
 }
 
