@@ -212,8 +212,3 @@ fn check_size(format: Format, elements: usize, bytes: usize) {
 fn wrong_size(format: Format, elements: usize, bytes: usize) -> ! {
     panic!("a {format} row of {elements} elements is not {bytes} bytes long");
 }
-
-/// gpt-oss rows.
-pub fn mxfp4_split_row(_blocks: &[u8], _scales: &[u8], _out: &mut [f32]) {
-    unreachable!()
-}

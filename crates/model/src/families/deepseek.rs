@@ -12,14 +12,14 @@ use crate::spec::{
 };
 
 /// DeepSeek-V2 and V2-Lite.
-pub static V2: Family = Family { model_types: &["deepseek_v2"], read: read_v2, names: NAMES, norm_offset: 0.0 };
+pub(super) static V2: Family = Family { model_types: &["deepseek_v2"], read: read_v2, names: NAMES, norm_offset: 0.0 };
 
 /// DeepSeek-V3, R1 and their kin.
-pub static V3: Family =
+pub(super) static V3: Family =
     Family { model_types: &["deepseek_v3", "kimi_k2"], read: read_v3, names: NAMES, norm_offset: 0.0 };
 
 /// DeepSeek-V3.2: V3 with the lightning indexer.
-pub static V32: Family = Family { model_types: &["deepseek_v32"], read: read_v32, names: NAMES, norm_offset: 0.0 };
+pub(super) static V32: Family = Family { model_types: &["deepseek_v32"], read: read_v32, names: NAMES, norm_offset: 0.0 };
 
 const NAMES: &[(Part, Source)] = {
     use Part::*;

@@ -11,7 +11,7 @@ use crate::spec::{
 use kernels::ops::Activation;
 
 /// Gemma 3 (the language model; images are not read).
-pub static GEMMA3: Family =
+pub(super) static GEMMA3: Family =
     Family { model_types: &["gemma3_text", "gemma3"], read, names: NAMES, norm_offset: 1.0 };
 
 const NAMES: &[(Part, Source)] = {

@@ -13,7 +13,7 @@ use crate::spec::{
 };
 
 /// gpt-oss.
-pub static GPT_OSS: Family = Family { model_types: &["gpt_oss"], read, names: NAMES, norm_offset: 0.0 };
+pub(super) static GPT_OSS: Family = Family { model_types: &["gpt_oss"], read, names: NAMES, norm_offset: 0.0 };
 
 const NAMES: &[(Part, Source)] = {
     use Part::*;

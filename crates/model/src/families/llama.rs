@@ -10,13 +10,13 @@ use crate::spec::{
 };
 
 /// Llama 2, 3, 3.1 and 3.2 (text).
-pub static LLAMA: Family = Family { model_types: &["llama"], read: read_llama, names: &[], norm_offset: 0.0 };
+pub(super) static LLAMA: Family = Family { model_types: &["llama"], read: read_llama, names: &[], norm_offset: 0.0 };
 
 /// Mistral, Mistral Nemo, Mistral Small, Magistral.
-pub static MISTRAL: Family = Family { model_types: &["mistral"], read: read_mistral, names: &[], norm_offset: 0.0 };
+pub(super) static MISTRAL: Family = Family { model_types: &["mistral"], read: read_mistral, names: &[], norm_offset: 0.0 };
 
 /// Mixtral.
-pub static MIXTRAL: Family = Family { model_types: &["mixtral"], read: read_mixtral, names: MIXTRAL_NAMES, norm_offset: 0.0 };
+pub(super) static MIXTRAL: Family = Family { model_types: &["mixtral"], read: read_mixtral, names: MIXTRAL_NAMES, norm_offset: 0.0 };
 
 const MIXTRAL_NAMES: &[(Part, Source)] = {
     use Part::*;

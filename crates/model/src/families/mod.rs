@@ -306,7 +306,9 @@ fn yarn(parameters: &HfConfig, context: usize, original: usize) -> Result<RopeSc
         None => return Err(SpecError::Missing { key: parameters.key("factor") }),
     };
     // Zero means the default, as in the reference.
-    let or_default = |key: &str, default: f32| Ok(parameters.opt_f32(key)?.filter(|v| *v != 0.0).unwrap_or(default));
+    let or_default = |key: &str, default: f32| -> Result<f32, SpecError> {
+        Ok(parameters.opt_f32(key)?.filter(|v| *v != 0.0).unwrap_or(default))
+    };
     let (mscale, mscale_all_dim) = (parameters.f32_or("mscale", 0.0)?, parameters.f32_or("mscale_all_dim", 0.0)?);
     let magnitude = match parameters.opt_f32("attention_factor")? {
         Some(given) => given,

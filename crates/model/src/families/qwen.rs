@@ -6,13 +6,13 @@ use crate::families::llama::{Plain, dense};
 use crate::spec::{Attention, DenseSpec, Ffn, ModelSpec, MoeSpec, RouterSpec, Score};
 
 /// Qwen2 and Qwen2.5.
-pub static QWEN2: Family = Family { model_types: &["qwen2"], read: read_qwen2, names: &[], norm_offset: 0.0 };
+pub(super) static QWEN2: Family = Family { model_types: &["qwen2"], read: read_qwen2, names: &[], norm_offset: 0.0 };
 
 /// Qwen3.
-pub static QWEN3: Family = Family { model_types: &["qwen3"], read: read_qwen3, names: &[], norm_offset: 0.0 };
+pub(super) static QWEN3: Family = Family { model_types: &["qwen3"], read: read_qwen3, names: &[], norm_offset: 0.0 };
 
 /// Qwen3-MoE.
-pub static QWEN3_MOE: Family = Family { model_types: &["qwen3_moe"], read: read_qwen3_moe, names: &[], norm_offset: 0.0 };
+pub(super) static QWEN3_MOE: Family = Family { model_types: &["qwen3_moe"], read: read_qwen3_moe, names: &[], norm_offset: 0.0 };
 
 fn read_qwen2(config: &HfConfig) -> Result<ModelSpec, SpecError> {
     let plain = Plain { family: "Qwen2", base: 10000.0, eps: 1e-6, context: 32768, qkv_bias: true, output_bias: false };
