@@ -150,7 +150,8 @@ fn next_query(headers: &HeaderMap) -> Option<String> {
         if is_next {
             let (_, query) = url.split_once('?')?;
             let query = query.split('#').next().unwrap_or_default();
-            let plain = query.len() <= 4096 && query.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"\\^`{|}".contains(&b));
+            let plain =
+                query.len() <= 4096 && query.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"\\^`{|}".contains(&b));
             return plain.then(|| query.to_string());
         }
     }
@@ -170,7 +171,10 @@ mod tests {
         };
         let link = "<https://elsewhere.example/api/models/a/b/tree/x?recursive=true&cursor=ab%3D>; rel=\"next\"";
         assert_eq!(query(link).as_deref(), Some("recursive=true&cursor=ab%3D"));
-        assert_eq!(query("<https://h/x?first>; rel=\"first\", </y?cursor=2>; rel=\"next\"").as_deref(), Some("cursor=2"));
+        assert_eq!(
+            query("<https://h/x?first>; rel=\"first\", </y?cursor=2>; rel=\"next\"").as_deref(),
+            Some("cursor=2")
+        );
         assert_eq!(query("<https://h/x?last>; rel=\"last\""), None);
         assert_eq!(query("nonsense"), None);
     }

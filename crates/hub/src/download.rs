@@ -99,7 +99,11 @@ fn check_existing(job: &Job<'_>, target: &Path) -> Result<(), PullError> {
         return Err(PullError::Cancelled);
     }
     let found = hasher.finish();
-    if found == job.file.hash.hex() { Ok(()) } else { Err(in_the_way(format!("its {} is {found}", job.file.hash.algorithm()))) }
+    if found == job.file.hash.hex() {
+        Ok(())
+    } else {
+        Err(in_the_way(format!("its {} is {found}", job.file.hash.algorithm())))
+    }
 }
 
 fn hash_with_progress(job: &Job<'_>, hasher: &mut Hasher, from: impl Read) -> io::Result<u64> {

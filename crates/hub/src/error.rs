@@ -42,7 +42,9 @@ pub enum ConfigError {
         value: PathBuf,
     },
     /// The proxy variables cannot be read.
-    #[error("the proxy address in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is not a URL that can be used; correct or unset it")]
+    #[error(
+        "the proxy address in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is not a URL that can be used; correct or unset it"
+    )]
     Proxy,
     /// The file of root certificates cannot be used.
     #[error("SSL_CERT_FILE: {path}: {why}; name a file with PEM certificates, or unset it to use the built-in ones")]
@@ -56,7 +58,9 @@ pub enum ConfigError {
 
 /// Why a text is not a model reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a model reference: {why}; write ORG/NAME, ORG/NAME:QUANT or ORG/NAME:FILE.gguf, with @REVISION after NAME if you need one")]
+#[error(
+    "{text:?} is not a model reference: {why}; write ORG/NAME, ORG/NAME:QUANT or ORG/NAME:FILE.gguf, with @REVISION after NAME if you need one"
+)]
 pub struct ReferenceError {
     /// The text, cut at 120 characters.
     pub text: String,
@@ -110,7 +114,9 @@ pub enum StoreError {
         available: Vec<String>,
     },
     /// A manifest that fathom did not write, or that was changed since.
-    #[error("{path}: not a manifest that this version of fathom can read ({why}); remove its directory and pull the model again")]
+    #[error(
+        "{path}: not a manifest that this version of fathom can read ({why}); remove its directory and pull the model again"
+    )]
     Manifest {
         /// The manifest.
         path: PathBuf,
@@ -178,7 +184,9 @@ pub enum PullError {
         file: String,
     },
     /// The model's licence has to be accepted.
-    #[error("{model} is gated (HTTP {status}): accept its licence at {page}, then set HF_TOKEN to an access token of that account")]
+    #[error(
+        "{model} is gated (HTTP {status}): accept its licence at {page}, then set HF_TOKEN to an access token of that account"
+    )]
     Gated {
         /// `ORG/NAME`.
         model: String,
@@ -200,7 +208,9 @@ pub enum PullError {
         advice: &'static str,
     },
     /// Too many requests.
-    #[error("{host} asks to slow down (HTTP 429) and to come back in {seconds} s; pull again then, what is here is kept (HF_TOKEN raises the limit)")]
+    #[error(
+        "{host} asks to slow down (HTTP 429) and to come back in {seconds} s; pull again then, what is here is kept (HF_TOKEN raises the limit)"
+    )]
     RateLimited {
         /// The host.
         host: String,
@@ -218,7 +228,9 @@ pub enum PullError {
         path: String,
     },
     /// No connection, or one that broke too often.
-    #[error("{host} cannot be reached or the connection breaks ({cause}); check the network and pull again, what is here is kept")]
+    #[error(
+        "{host} cannot be reached or the connection breaks ({cause}); check the network and pull again, what is here is kept"
+    )]
     Unreachable {
         /// The host.
         host: String,
@@ -226,7 +238,9 @@ pub enum PullError {
         cause: String,
     },
     /// The other side could not prove who it is.
-    #[error("{host}: no trusted TLS connection ({cause}); behind a proxy that inspects traffic, or for a mirror of your own, set SSL_CERT_FILE to its root certificate")]
+    #[error(
+        "{host}: no trusted TLS connection ({cause}); behind a proxy that inspects traffic, or for a mirror of your own, set SSL_CERT_FILE to its root certificate"
+    )]
     Tls {
         /// The host.
         host: String,
@@ -254,7 +268,9 @@ pub enum PullError {
         why: String,
     },
     /// A file name that would leave the model's directory.
-    #[error("the hub lists a file named {name:?}, which does not stay inside the model's directory; nothing was downloaded")]
+    #[error(
+        "the hub lists a file named {name:?}, which does not stay inside the model's directory; nothing was downloaded"
+    )]
     UnsafeName {
         /// The name, cut at 200 characters.
         name: String,
@@ -270,7 +286,9 @@ pub enum PullError {
         available: Vec<String>,
     },
     /// A file changed on the hub under a name that was pulled before.
-    #[error("{file} of {model} changed on the hub ({why}); nothing here was overwritten: pull {model}@COMMIT to have both, or remove {directory} and pull again")]
+    #[error(
+        "{file} of {model} changed on the hub ({why}); nothing here was overwritten: pull {model}@COMMIT to have both, or remove {directory} and pull again"
+    )]
     Changed {
         /// `ORG/NAME`.
         model: String,

@@ -124,7 +124,14 @@ impl<'a> Client<'a> {
             .build()
             .new_agent();
         let token = config.token.as_ref();
-        Ok(Self { agent, endpoint: config.endpoint.trim_end_matches('/'), origin, token, retry: config.retry, reference })
+        Ok(Self {
+            agent,
+            endpoint: config.endpoint.trim_end_matches('/'),
+            origin,
+            token,
+            retry: config.retry,
+            reference,
+        })
     }
 
     /// GET a path of the endpoint; with `from_byte`, only what follows that byte.
@@ -284,7 +291,9 @@ impl<'a> Client<'a> {
             (_, "RevisionNotFound") => {
                 Fault::Final(PullError::NoRevision { model, revision: self.reference.revision_or_main().to_string() })
             }
-            (404, code) if code == "EntryNotFound" || (code.is_empty() && path.contains("/resolve/")) => Fault::Final(PullError::NoFile { model, file: clip(path, 200) }),
+            (404, code) if code == "EntryNotFound" || (code.is_empty() && path.contains("/resolve/")) => {
+                Fault::Final(PullError::NoFile { model, file: clip(path, 200) })
+            }
             (404, _) | (_, "RepoNotFound") => {
                 Fault::Final(PullError::NotFound { model, endpoint: self.endpoint.to_string(), status })
             }
@@ -390,7 +399,9 @@ mod tests {
             client.redirect_target(base, &Origin::of(base).unwrap(), &headers)
         };
         assert_eq!(target("https://cdn.example/x").unwrap(), "https://cdn.example/x");
-        for location in ["http://huggingface.co/x", "file:///etc/passwd", "https://huggingface.co@evil/", "https://", ""] {
+        for location in
+            ["http://huggingface.co/x", "file:///etc/passwd", "https://huggingface.co@evil/", "https://", ""]
+        {
             assert!(matches!(target(location), Err(PullError::Redirect { .. })), "{location}");
         }
     }

@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn bytes_are_readable() {
-        let cases = [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (4_660_000_000, "4.66 GB"), (10_500_000_000, "10.5 GB")];
+        let cases =
+            [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (4_660_000_000, "4.66 GB"), (10_500_000_000, "10.5 GB")];
         for (bytes, text) in cases {
             assert_eq!(bytes_text(bytes), text);
         }

@@ -189,8 +189,13 @@ fn is_root_with(path: &str, suffix: &str) -> bool {
 
 fn is_companion(path: &str) -> bool {
     const NAMES: [&str; 7] = [
-        "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-        "tokenizer.model", "README.md",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "tokenizer.model",
+        "README.md",
     ];
     let is_text = ["LICENSE", "NOTICE"].iter().any(|name| {
         path.strip_prefix(name).is_some_and(|rest| matches!(rest, "" | ".md" | ".txt") || rest.starts_with('-'))
@@ -292,15 +297,37 @@ mod tests {
     #[test]
     fn a_model_directory() {
         let files = [
-            ".gitattributes", "LICENSE", "README.md", "chat_template.jinja", "config.json", "consolidated.safetensors",
-            "generation_config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
-            "model.safetensors.index.json", "onnx/model.onnx", "original/consolidated.00.pth", "pytorch_model.bin",
-            "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "x/extra.safetensors", "modeling.py",
+            ".gitattributes",
+            "LICENSE",
+            "README.md",
+            "chat_template.jinja",
+            "config.json",
+            "consolidated.safetensors",
+            "generation_config.json",
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+            "model.safetensors.index.json",
+            "onnx/model.onnx",
+            "original/consolidated.00.pth",
+            "pytorch_model.bin",
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "x/extra.safetensors",
+            "modeling.py",
         ];
         let expected = [
-            "LICENSE", "README.md", "chat_template.jinja", "config.json", "generation_config.json",
-            "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json",
-            "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json",
+            "LICENSE",
+            "README.md",
+            "chat_template.jinja",
+            "config.json",
+            "generation_config.json",
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+            "model.safetensors.index.json",
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
         ];
         assert_eq!(chosen("a/b", &files).unwrap(), expected);
     }
@@ -308,8 +335,14 @@ mod tests {
     #[test]
     fn a_quantisation() {
         let files = [
-            "README.md", "b-Q4_K_M.gguf", "b-Q4_K_S.gguf", "b-Q8_0.gguf", "b-UD-Q4_K_M.gguf", "mmproj-Q8_0.gguf",
-            "BF16/b-BF16-00001-of-00002.gguf", "BF16/b-BF16-00002-of-00002.gguf",
+            "README.md",
+            "b-Q4_K_M.gguf",
+            "b-Q4_K_S.gguf",
+            "b-Q8_0.gguf",
+            "b-UD-Q4_K_M.gguf",
+            "mmproj-Q8_0.gguf",
+            "BF16/b-BF16-00001-of-00002.gguf",
+            "BF16/b-BF16-00002-of-00002.gguf",
         ];
         assert_eq!(chosen("a/b:q4_k_m", &files).unwrap(), ["b-Q4_K_M.gguf"]);
         assert_eq!(chosen("a/b:UD-Q4_K_M", &files).unwrap(), ["b-UD-Q4_K_M.gguf"]);

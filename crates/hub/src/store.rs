@@ -154,8 +154,8 @@ impl Store {
         if Path::new(name).exists() {
             return Ok(PathBuf::from(name));
         }
-        let reference = Reference::parse(name)
-            .map_err(|error| StoreError::NoSuchPath { name: clip(name, 200), why: error.why })?;
+        let reference =
+            Reference::parse(name).map_err(|error| StoreError::NoSuchPath { name: clip(name, 200), why: error.why })?;
         let directory = self.directory(&reference);
         let unfinished = PullRecord::read(&directory)?.is_some();
         let Some(manifest) = Manifest::read(&directory)? else {
@@ -401,10 +401,8 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, Sto
 
 /// Writes so that the file is either the old one or the new one, whatever happens in between.
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
-    let mut json = serde_json::to_vec_pretty(value).map_err(|error| StoreError::Io {
-        path: path.to_path_buf(),
-        cause: std::io::Error::other(error),
-    })?;
+    let mut json = serde_json::to_vec_pretty(value)
+        .map_err(|error| StoreError::Io { path: path.to_path_buf(), cause: std::io::Error::other(error) })?;
     json.push(b'\n');
     let temporary = path.with_extension("json.new");
     let mut file = File::create(&temporary).map_err(StoreError::io(&temporary))?;

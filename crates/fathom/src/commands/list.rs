@@ -8,18 +8,18 @@ use hub::{Kind, Model, State, Store};
 #[command(after_help = "\
 The names in the first column are what run, chat, describe and convert take; a path to a model works there as well.
 To remove a model, delete its directory (--paths shows it).")]
-pub struct Args {
+pub(crate) struct Args {
     /// Print JSON, with sizes in bytes, commits and paths
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 
     /// Show each model's directory
     #[arg(long)]
-    pub paths: bool,
+    pub(crate) paths: bool,
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let models = Store::from_env()?.list()?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&models)?);

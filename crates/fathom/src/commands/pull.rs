@@ -26,18 +26,18 @@ Environment:
   FATHOM_HOME    where models are kept (else $XDG_DATA_HOME/fathom, else ~/.local/share/fathom)
   SSL_CERT_FILE  root certificates in place of the built-in ones, for a mirror or a proxy of your own
   HTTPS_PROXY    a proxy to connect through")]
-pub struct Args {
+pub(crate) struct Args {
     /// ORG/NAME[@REVISION], followed by :QUANT (such as :Q4_K_M) or :FILE.gguf for GGUF repositories
     #[arg(value_name = "ORG/NAME[:QUANT]")]
-    pub reference: Reference,
+    pub(crate) reference: Reference,
 
     /// Read everything that was pulled again and check its hashes; downloads nothing
     #[arg(long)]
-    pub verify: bool,
+    pub(crate) verify: bool,
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let bar = if std::io::stdout().is_terminal() { Some(Bar::new()) } else { None };
     let progress: &dyn Progress = bar.as_ref().map_or(&Silent, |bar| bar);
     if args.verify {

@@ -14,48 +14,48 @@ use sha2::Sha256;
 
 /// A request as it came.
 #[derive(Debug, Clone)]
-pub struct Seen {
-    pub path: String,
-    pub headers: BTreeMap<String, String>,
+pub(crate) struct Seen {
+    pub(crate) path: String,
+    pub(crate) headers: BTreeMap<String, String>,
 }
 
 impl Seen {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 
     /// The first byte of `Range: bytes=N-`.
-    pub fn range_start(&self) -> Option<usize> {
+    pub(crate) fn range_start(&self) -> Option<usize> {
         self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
 }
 
 /// What to answer.
 #[derive(Debug, Clone, Default)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
     /// Leave `Content-Length` out: the body ends with the connection.
-    pub no_length: bool,
+    pub(crate) no_length: bool,
     /// Close the connection after so many bytes of the body.
-    pub cut_after: Option<usize>,
+    pub(crate) cut_after: Option<usize>,
     /// Say nothing for so long before the answer.
-    pub delay: Duration,
+    pub(crate) delay: Duration,
 }
 
 impl Reply {
-    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, body: body.into(), ..Self::default() }
     }
 
-    pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_string(), value.into()));
         self
     }
 }
 
-pub struct FakeHub {
+pub(crate) struct FakeHub {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     stop: Arc<AtomicBool>,
@@ -66,7 +66,7 @@ const CONNECTIONS_LIMIT: usize = 500;
 const HEAD_LIMIT_BYTES: usize = 64 << 10;
 
 impl FakeHub {
-    pub fn start(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -78,16 +78,16 @@ impl FakeHub {
         Self { address, seen, stop, thread: Some(thread) }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
     /// The requests for files, by their path.
-    pub fn downloads(&self) -> Vec<Seen> {
+    pub(crate) fn downloads(&self) -> Vec<Seen> {
         self.seen().into_iter().filter(|seen| seen.path.contains("/resolve/")).collect()
     }
 }
@@ -164,16 +164,16 @@ fn send(mut stream: TcpStream, reply: &Reply) -> std::io::Result<()> {
 
 /// A repository at one commit, served as the hub serves it.
 #[derive(Debug, Clone)]
-pub struct Repo {
-    pub model: String,
+pub(crate) struct Repo {
+    pub(crate) model: String,
     /// Revision names that stand for the commit, besides the commit itself.
-    pub revisions: Vec<String>,
-    pub commit: String,
-    pub files: BTreeMap<String, Vec<u8>>,
+    pub(crate) revisions: Vec<String>,
+    pub(crate) commit: String,
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
 }
 
 impl Repo {
-    pub fn new(model: &str, commit_digit: char, files: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn new(model: &str, commit_digit: char, files: &[(&str, &[u8])]) -> Self {
         Self {
             model: model.to_string(),
             revisions: vec!["main".to_string()],
@@ -183,7 +183,7 @@ impl Repo {
     }
 
     /// The answer of a hub that does everything right.
-    pub fn answer(&self, request: &Seen) -> Reply {
+    pub(crate) fn answer(&self, request: &Seen) -> Reply {
         let path = request.path.split('?').next().unwrap();
         let api = format!("/api/models/{}", self.model);
         if let Some(revision) = path.strip_prefix(&format!("{api}/revision/")) {
@@ -202,12 +202,12 @@ impl Repo {
         }
     }
 
-    pub fn tree_json(&self) -> String {
+    pub(crate) fn tree_json(&self) -> String {
         let entries: Vec<String> = self.files.iter().map(|(path, content)| entry_json(path, content)).collect();
         format!("[{}]", entries.join(","))
     }
 
-    pub fn file_answer(&self, file: &str, range_start: Option<usize>) -> Reply {
+    pub(crate) fn file_answer(&self, file: &str, range_start: Option<usize>) -> Reply {
         let content = &self.files[file];
         let reply = match range_start {
             Some(start) if start >= content.len() => {
@@ -224,7 +224,7 @@ impl Repo {
     }
 }
 
-pub fn entry_json(path: &str, content: &[u8]) -> String {
+pub(crate) fn entry_json(path: &str, content: &[u8]) -> String {
     let lfs = if is_lfs(path) {
         let oid = sha256(content);
         format!(", \"lfs\": {{\"oid\": \"{oid}\", \"size\": {}, \"pointerSize\": 134}}", content.len())
@@ -239,7 +239,7 @@ fn is_lfs(path: &str) -> bool {
     path.ends_with(".safetensors") || path.ends_with(".gguf")
 }
 
-pub fn sha256(content: &[u8]) -> String {
+pub(crate) fn sha256(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -251,22 +251,22 @@ fn git_sha1(content: &[u8]) -> String {
 }
 
 /// Bytes that do not repeat (xorshift), so that a piece at a wrong place is noticed.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     (0..length).map(|_| (random.next() >> 32) as u8).collect()
 }
 
-pub struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    pub fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
 }
