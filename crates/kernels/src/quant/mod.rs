@@ -28,6 +28,7 @@ macro_rules! blocks {
     ($bytes:ident, $out:ident, $block:path) => {
         for (bytes, out) in $bytes.as_chunks().0.iter().zip($out.as_chunks_mut().0) {
             $block(bytes, out);
+            one_block_at_a_time();
         }
     };
 }
@@ -189,7 +190,15 @@ pub(crate) fn mxfp4_split_row_inline(blocks: &[u8], scales: &[u8], out: &mut [f3
     let (blocks, outs) = (blocks.as_chunks::<16>().0, out.as_chunks_mut::<32>().0);
     for ((block, &scale), out) in blocks.iter().zip(scales).zip(outs) {
         codebook::mxfp4_split(block, scale, out);
+        one_block_at_a_time();
     }
+}
+
+/// Keeps the compiler from vectorising across blocks, lane by lane from several blocks at once, as it
+/// does for AVX-512 at a sixth of the speed. No instruction comes of it.
+#[inline(always)]
+fn one_block_at_a_time() {
+    std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
 }
 
 #[inline(always)]

@@ -4,6 +4,7 @@
 //! lies in bits `2g` (or in nibble) of the same 32 (or 64) bytes.
 
 use super::float::f16_at;
+use super::one_block_at_a_time;
 
 /// 16 bytes of scales (low nibble: scale, high nibble: minimum, of 16 elements each), 64 bytes of
 /// 2 bits, d: f16, dmin: f16. `((d * scale) * q) - (dmin * min)`
@@ -22,6 +23,7 @@ pub(super) fn q2_k(block: &[u8; 84], out: &mut [f32; 256]) {
         for j in 0..16 {
             out[i][j] = scale[i] * i32::from(q[i][j]) as f32 - min[i];
         }
+        one_block_at_a_time();
     }
 }
 
@@ -104,6 +106,7 @@ fn scaled(q: &[u8; 256], offset: i32, scale: &[f32; 16], out: &mut [f32; 256]) {
         for j in 0..16 {
             out[i][j] = scale[i] * (i32::from(q[i][j]) - offset) as f32;
         }
+        one_block_at_a_time();
     }
 }
 
@@ -115,6 +118,7 @@ fn scaled_from_min(q: &[u8; 256], scale: &[f32; 8], min: &[f32; 8], out: &mut [f
         for j in 0..32 {
             out[i][j] = scale[i] * i32::from(q[i][j]) as f32 - min[i];
         }
+        one_block_at_a_time();
     }
 }
 
