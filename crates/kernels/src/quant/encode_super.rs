@@ -465,11 +465,8 @@ fn scale_and_min<const N: usize>(x: &[f32; N], max_code: f32) -> (f32, f32) {
         // The range shrinks around its middle.
         min -= ((high - low) - scale * max_code) / 2.0;
         min = min.max(0.0);
+        // Codes give the scale and minimum of least squares, these give better codes.
         for _ in 0..2 {
-            let error = from_min_error(x, scale, min, max_code);
-            if error < best_error {
-                (best, best_error) = ((scale, min), error);
-            }
             let q: [f32; N] = map!(*x, |x| code_from_min(x, inverse(scale), min, max_code));
             let (sum_q, sum_qq) = (sum!(N, |j| q[j]), sum!(N, |j| q[j] * q[j]));
             let sum_xq = sum!(N, |j| x[j] * q[j]);
@@ -478,20 +475,19 @@ fn scale_and_min<const N: usize>(x: &[f32; N], max_code: f32) -> (f32, f32) {
             if determinant <= 0.0 {
                 break;
             }
-            scale = (n * sum_xq - sum_q * sum_x) / determinant;
-            min = (sum_q * sum_xq - sum_qq * sum_x) / determinant;
-            if min < 0.0 {
-                (scale, min) = (sum_xq / sum_qq, 0.0);
+            let mut solved =
+                ((n * sum_xq - sum_q * sum_x) / determinant, (sum_q * sum_xq - sum_qq * sum_x) / determinant);
+            if solved.1 < 0.0 {
+                solved = (sum_xq / sum_qq, 0.0);
             }
-            if scale <= 0.0 {
+            if solved.0 <= 0.0 {
                 break;
             }
+            (scale, min) = solved;
         }
-        if scale > 0.0 {
-            let error = from_min_error(x, scale, min, max_code);
-            if error < best_error {
-                (best, best_error) = ((scale, min), error);
-            }
+        let error = from_min_error(x, scale, min, max_code);
+        if error < best_error {
+            (best, best_error) = ((scale, min), error);
         }
     }
     best

@@ -144,8 +144,11 @@ pub fn quantize_row_with(level: Level, format: Format, row: &[f32], out: &mut [u
     if let Some(index) = row.iter().position(|x| !x.is_finite()) {
         return Err(QuantizeError::NonFinite { index, value: row[index] });
     }
-    levels::quantize_row(level, format, row, out)
-        .map_err(|index| QuantizeError::OutOfRange { index, value: row[index], format })
+    levels::quantize_row(level, format, row, out).map_err(|index| QuantizeError::OutOfRange {
+        index,
+        value: row[index],
+        format,
+    })
 }
 
 /// Reads one row of an FP8 (E4M3) matrix whose scales stand beside it, one for each block of 128
