@@ -48,7 +48,7 @@ macro_rules! map {
 const ROUNDS: usize = 3;
 
 /// Clippings that are tried: the largest value gets a code this many times the largest code.
-const CLIPPINGS: [f32; 14] = [0.80, 0.84, 0.88, 0.92, 0.95, 0.98, 1.0, 1.02, 1.05, 1.08, 1.12, 1.18, 1.26, 1.36];
+const CLIPPINGS: [f32; 8] = [0.85, 0.92, 0.97, 1.0, 1.04, 1.1, 1.18, 1.3];
 
 /// Half of the least positive half-precision number, the least scale: what is smaller than this
 /// becomes zero in every format here.
