@@ -52,7 +52,7 @@ const CLIPPINGS: [f32; 8] = [0.85, 0.92, 0.97, 1.0, 1.04, 1.1, 1.18, 1.3];
 
 /// Half of the least positive half-precision number, the least scale: what is smaller than this
 /// becomes zero in every format here.
-const VANISHES: f32 = f32::from_bits((127 - 26) << 23);
+const VANISHES: f32 = f32::from_bits((127 - 25) << 23);
 
 /// Far beyond what any format here can hold, and far from where squares overflow.
 const MUCH_TOO_LARGE: f32 = 1e12;
