@@ -198,7 +198,7 @@ pub(crate) fn mxfp4_split_row_inline(blocks: &[u8], scales: &[u8], out: &mut [f3
 }
 
 /// Keeps the compiler from vectorising across blocks, lane by lane from several blocks at once, as it
-/// does for AVX-512 at a sixth of the speed. No instruction comes of it.
+/// does for AVX-512 and becomes several times slower. No instruction comes of it.
 #[inline(always)]
 fn one_block_at_a_time() {
     std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
