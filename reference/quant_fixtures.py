@@ -12,7 +12,7 @@ Layout of the file (little endian), records one after the other:
     the bytes     (kind s: blocks, then scales; kind f: the elements)
     the floats    (kind f: the scales, then the results)
 
-Needs: pip install gguf torch transformers numpy
+Needs: pip install gguf torch transformers numpy (written with gguf 0.19.0, torch 2.15.0, numpy 2.4.6)
 """
 
 import struct

@@ -76,7 +76,7 @@ impl Format {
     /// size does not fit in memory's address range.
     pub fn row_bytes(self, cols: usize) -> Option<usize> {
         let (elements, bytes) = self.block();
-        if cols % elements != 0 {
+        if !cols.is_multiple_of(elements) {
             return None;
         }
         (cols / elements).checked_mul(bytes)

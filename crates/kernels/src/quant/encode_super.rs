@@ -48,11 +48,11 @@ macro_rules! map {
 const ROUNDS: usize = 3;
 
 /// Clippings that are tried: the largest value gets a code this many times the largest code.
-const CLIPPINGS: [f32; 14] = [0.80, 0.84, 0.88, 0.92, 0.95, 0.98, 1.0, 1.02, 1.05, 1.08, 1.12, 1.18, 1.26, 1.36];
+const CLIPPINGS: [f32; 8] = [0.85, 0.92, 0.97, 1.0, 1.04, 1.1, 1.18, 1.3];
 
 /// Half of the least positive half-precision number, the least scale: what is smaller than this
 /// becomes zero in every format here.
-const VANISHES: f32 = f32::from_bits((127 - 26) << 23);
+const VANISHES: f32 = f32::from_bits((127 - 25) << 23);
 
 /// Far beyond what any format here can hold, and far from where squares overflow.
 const MUCH_TOO_LARGE: f32 = 1e12;
@@ -465,11 +465,8 @@ fn scale_and_min<const N: usize>(x: &[f32; N], max_code: f32) -> (f32, f32) {
         // The range shrinks around its middle.
         min -= ((high - low) - scale * max_code) / 2.0;
         min = min.max(0.0);
+        // Codes give the scale and minimum of least squares, these give better codes.
         for _ in 0..2 {
-            let error = from_min_error(x, scale, min, max_code);
-            if error < best_error {
-                (best, best_error) = ((scale, min), error);
-            }
             let q: [f32; N] = map!(*x, |x| code_from_min(x, inverse(scale), min, max_code));
             let (sum_q, sum_qq) = (sum!(N, |j| q[j]), sum!(N, |j| q[j] * q[j]));
             let sum_xq = sum!(N, |j| x[j] * q[j]);
@@ -478,20 +475,19 @@ fn scale_and_min<const N: usize>(x: &[f32; N], max_code: f32) -> (f32, f32) {
             if determinant <= 0.0 {
                 break;
             }
-            scale = (n * sum_xq - sum_q * sum_x) / determinant;
-            min = (sum_q * sum_xq - sum_qq * sum_x) / determinant;
-            if min < 0.0 {
-                (scale, min) = (sum_xq / sum_qq, 0.0);
+            let mut solved =
+                ((n * sum_xq - sum_q * sum_x) / determinant, (sum_q * sum_xq - sum_qq * sum_x) / determinant);
+            if solved.1 < 0.0 {
+                solved = (sum_xq / sum_qq, 0.0);
             }
-            if scale <= 0.0 {
+            if solved.0 <= 0.0 {
                 break;
             }
+            (scale, min) = solved;
         }
-        if scale > 0.0 {
-            let error = from_min_error(x, scale, min, max_code);
-            if error < best_error {
-                (best, best_error) = ((scale, min), error);
-            }
+        let error = from_min_error(x, scale, min, max_code);
+        if error < best_error {
+            (best, best_error) = ((scale, min), error);
         }
     }
     best

@@ -144,8 +144,11 @@ pub fn quantize_row_with(level: Level, format: Format, row: &[f32], out: &mut [u
     if let Some(index) = row.iter().position(|x| !x.is_finite()) {
         return Err(QuantizeError::NonFinite { index, value: row[index] });
     }
-    levels::quantize_row(level, format, row, out)
-        .map_err(|index| QuantizeError::OutOfRange { index, value: row[index], format })
+    levels::quantize_row(level, format, row, out).map_err(|index| QuantizeError::OutOfRange {
+        index,
+        value: row[index],
+        format,
+    })
 }
 
 /// Reads one row of an FP8 (E4M3) matrix whose scales stand beside it, one for each block of 128
@@ -195,7 +198,7 @@ pub(crate) fn mxfp4_split_row_inline(blocks: &[u8], scales: &[u8], out: &mut [f3
 }
 
 /// Keeps the compiler from vectorising across blocks, lane by lane from several blocks at once, as it
-/// does for AVX-512 at a sixth of the speed. No instruction comes of it.
+/// does for AVX-512 and becomes several times slower. No instruction comes of it.
 #[inline(always)]
 fn one_block_at_a_time() {
     std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
