@@ -1,0 +1,16 @@
+//! Any bytes are an index or a typed error; the files of an index have plain names.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use model::checkpoint::safetensors::parse_index;
+
+fuzz_target!(|data: &[u8]| {
+    match parse_index(data) {
+        Ok(pairs) => {
+            for (_, file) in pairs {
+                assert!(file.ends_with(".safetensors") && !file.contains(['/', '\\', '\0']) && !file.starts_with(".."));
+            }
+        }
+        Err(error) => assert!(error.to_string().len() < 2000, "an endless message: {error}"),
+    }
+});
