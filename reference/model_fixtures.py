@@ -134,6 +134,9 @@ VARIANTS = {
         num_attention_heads=4, num_key_value_heads=4, rope_parameters=dict(
             YARN_40, rope_theta=50000.0, factor=64.0, mscale=1.0, mscale_all_dim=1.0)), "old",
         add=dict(PUBLISHED_V3, model_type="kimi_k2", num_nextn_predict_layers=0)),
+    "v3-yarn-ramp": Variant(V3, mla(
+        qk_rope_head_dim=22, n_group=1, topk_group=1, n_routed_experts=5, moe_intermediate_size=12, rope_parameters=dict(
+            YARN_40, original_max_position_embeddings=1000, beta_fast=24, beta_slow=2, mscale=0.6, mscale_all_dim=0.9)), "new"),
     "v3-mtp": Variant(V3, mla(
         n_group=3, topk_group=2, moe_intermediate_size=12, num_nextn_predict_layers=1,
         rope_parameters=dict(YARN_40, mscale=1.0, mscale_all_dim=1.0)), "old", mtp=1, add=PUBLISHED_V3),
