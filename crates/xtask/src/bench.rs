@@ -25,6 +25,9 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     let (exit_code, last_json) = run_and_listen(Command::new(program).args(arguments))?;
     let duration_s = start.elapsed().as_secs_f64();
     let commit = Commit::current()?;
+    let command: Vec<String> = std::iter::once("fathom".to_string())
+        .chain(arguments.iter().map(|argument| without_directory(argument)))
+        .collect();
     let record = json!({
         "format": 1,
         "name": name,
@@ -34,7 +37,7 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
         "machine": machine(&Machine::read()),
         "topology_before": before.map(describe),
         "topology_after": topology().map(describe),
-        "command": [&["fathom"], arguments].concat().iter().map(|a| without_directory(a)).collect::<Vec<_>>(),
+        "command": command,
         "duration_s": duration_s,
         "exit_code": exit_code,
         "result": last_json.map(without_directories),
