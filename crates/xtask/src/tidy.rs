@@ -366,9 +366,10 @@ mod tests {
 
     #[test]
     fn dependencies_have_reasons_and_come_from_the_registry() {
-        let manifest = "[workspace.dependencies]\na = \"1\" # why a\nb = { version = \"#1\" }\nours = { path = \"crates/ours\" }\n";
+        let entries = "a = \"1\" # why a\nb = { version = \"#1\" }\nours = { path = \"crates/ours\" }\n";
+        let manifest = format!("[workspace.dependencies]\n{entries}");
         let reason = ":3: a dependency without its reason in a comment on the line";
-        assert_eq!(findings("Cargo.toml", manifest), [reason]);
+        assert_eq!(findings("Cargo.toml", &manifest), [reason]);
         let lock = "source = \"registry+https://github.com/rust-lang/crates.io-index\"\nsource = \"git+https://x\"\n";
         assert_eq!(findings("Cargo.lock", lock).len(), 1);
     }
