@@ -129,7 +129,7 @@ fn peak(measured: &Loop, threads: usize) -> ArithmeticPeak {
     let iterations = iterations_for(measured, RUN_S);
     let rate = |threads: usize| {
         let operations = (threads * iterations * measured.operations_per_iteration) as f64;
-        let seconds = time_rounds(threads, EFFORT, |_| (measured.run)(iterations));
+        let seconds = time_rounds(threads, EFFORT, |_, _| (measured.run)(iterations));
         Spread::of(seconds.iter().map(|s| operations / s / 1e9).collect()).expect("at least five runs")
     };
     ArithmeticPeak {

@@ -61,7 +61,9 @@ impl std::error::Error for BandwidthError {}
 const BYTES_MIN: u64 = 512 << 20;
 /// Larger caches than an eighth of this exist, but then half the buffer still comes from memory.
 const BYTES_MAX: u64 = 4 << 30;
-const EFFORT: Effort = Effort { runs_min: 3, runs_max: 12, budget: Duration::from_millis(350) };
+/// What one thread reads in one run: a few milliseconds, short enough to fit between disturbances.
+const WINDOW_BYTES: usize = 32 << 20;
+const EFFORT: Effort = Effort { runs_min: 5, runs_max: 100, budget: Duration::from_millis(350) };
 
 /// Measures the read bandwidth for each of the given numbers of threads, over the same buffers.
 ///
@@ -74,16 +76,20 @@ pub fn read_bandwidth<const N: usize>(
     let bytes = buffer_bytes(machine.last_level_cache_bytes, machine.memory)?;
     let parts = threads.into_iter().max().unwrap_or(1).max(1);
     let buffers = allocate(bytes, parts)?;
-    let bytes_per_run = buffers.iter().map(|buffer| size_of_val(&buffer[..])).sum();
+    let words = buffers.iter().map(Vec::len).min().unwrap_or(0).clamp(1, WINDOW_BYTES / 8);
     Ok(threads.map(|threads| {
         let threads = threads.max(1);
-        let seconds = time_rounds(threads, EFFORT, |thread| {
-            for buffer in buffers.iter().skip(thread).step_by(threads) {
-                black_box(sum(black_box(buffer)));
-            }
+        // Each round reads on where the last one ended; until it comes round, the caches have forgotten.
+        let windows =
+            |thread| buffers.iter().skip(thread).step_by(threads).flat_map(|buffer| buffer.chunks_exact(words));
+        let windows: Vec<Vec<&[u64]>> = (0..threads).map(|thread| windows(thread).collect()).collect();
+        let seconds = time_rounds(threads, EFFORT, |thread, round| {
+            let own = &windows[thread];
+            black_box(sum(black_box(own[round % own.len()])));
         });
+        let bytes_per_run = threads * words * 8;
         let gb_per_s = seconds.iter().map(|s| bytes_per_run as f64 / s / 1e9).collect();
-        ReadBandwidth { threads, bytes_per_run, gb_per_s: Spread::of(gb_per_s).expect("at least three runs") }
+        ReadBandwidth { threads, bytes_per_run, gb_per_s: Spread::of(gb_per_s).expect("at least five runs") }
     }))
 }
 

@@ -14,23 +14,23 @@ pub(super) struct Effort {
     pub budget: Duration,
 }
 
-/// Runs `work(thread)` on each of `threads` threads at once, again and again, and returns the time
+/// Runs `work(thread, round)` on each of `threads` threads at once, again and again, and returns the time
 /// of each round in seconds: from the common start to the end of the last thread.
 ///
 /// A round that warms caches, page tables and clocks comes first and is not counted.
-pub(super) fn time_rounds(threads: usize, effort: Effort, work: impl Fn(usize) + Sync) -> Vec<f64> {
+pub(super) fn time_rounds(threads: usize, effort: Effort, work: impl Fn(usize, usize) + Sync) -> Vec<f64> {
     let (start, end) = (Barrier::new(threads + 1), Barrier::new(threads + 1));
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         for thread in 0..threads {
             let (start, end, stop, work) = (&start, &end, &stop, &work);
             scope.spawn(move || {
-                loop {
+                for round in 0.. {
                     start.wait();
                     if stop.load(std::sync::atomic::Ordering::Acquire) {
                         return;
                     }
-                    work(thread);
+                    work(thread, round);
                     end.wait();
                 }
             });
@@ -59,7 +59,7 @@ mod tests {
     fn every_thread_takes_part_in_every_round() {
         let rounds = [const { AtomicUsize::new(0) }; 3];
         let effort = Effort { runs_min: 2, runs_max: 5, budget: Duration::ZERO };
-        let seconds = time_rounds(3, effort, |thread| {
+        let seconds = time_rounds(3, effort, |thread, _| {
             rounds[thread].fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(Duration::from_millis(2));
         });
