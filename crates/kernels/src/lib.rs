@@ -14,6 +14,7 @@ pub mod format;
 pub mod isa;
 mod lanes;
 pub mod matmul;
+pub mod measure;
 pub mod ops;
 pub mod pool;
 pub mod quant;

@@ -1,0 +1,90 @@
+//! The limits of this machine, measured: memory bandwidth, arithmetic peaks, processor topology.
+//!
+//! Decoding is bound by memory and prefill by arithmetic, so every speed that fathom reports is a
+//! share of one of these limits. [`Limits::measure`] takes about two seconds and is what
+//! `fathom doctor` prints; [`Machine::read`] only asks the processor and the system.
+//!
+//! Every figure is taken from many short runs and comes as best and median: on a virtual machine
+//! the host may lend the processors to others, and the best run is the one that it did not disturb.
+//! What the system does not tell is `None`, never a guess.
+
+mod arithmetic;
+mod bandwidth;
+mod machine;
+mod team;
+mod topology;
+
+pub use arithmetic::{ArithmeticPeak, Operation, arithmetic_peaks};
+pub use bandwidth::{BandwidthError, ReadBandwidth, read_bandwidth};
+pub use machine::{Amx, Feature, Machine, Memory};
+pub use topology::{Topology, topology};
+
+/// Best and median of several runs of one measurement; the unit is in the name of the field that
+/// holds it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// The largest value.
+    pub best: f64,
+    /// The median value.
+    pub median: f64,
+    /// How many runs there were.
+    pub runs: usize,
+}
+
+impl Spread {
+    /// The spread of `values`, of which a larger one is better. `None` if there are none.
+    pub fn of(mut values: Vec<f64>) -> Option<Spread> {
+        values.sort_by(f64::total_cmp);
+        let best = *values.last()?;
+        Some(Spread { best, median: values[values.len() / 2], runs: values.len() })
+    }
+}
+
+/// Everything that is measured, by one call.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// What the processor and the system say of themselves.
+    pub machine: Machine,
+    /// Reading from memory with one thread.
+    pub read_one_thread: ReadBandwidth,
+    /// Reading from memory with a thread per processor.
+    pub read_all_threads: ReadBandwidth,
+    /// Multiply-add peaks, one per instruction set that this processor has.
+    pub arithmetic: Vec<ArithmeticPeak>,
+    /// Whether the first two processors are two cores. `None` where it cannot be measured.
+    pub topology: Option<Topology>,
+    /// How long all this took.
+    pub duration_s: f64,
+}
+
+impl Limits {
+    /// Reads and measures everything, in about two seconds.
+    ///
+    /// # Errors
+    /// If there is no memory for a buffer that is much larger than the caches.
+    pub fn measure() -> Result<Limits, BandwidthError> {
+        let start = std::time::Instant::now();
+        let machine = Machine::read();
+        let threads = machine.processors;
+        let [read_one_thread, read_all_threads] = read_bandwidth(&machine, [1, threads])?;
+        Ok(Limits {
+            read_one_thread,
+            read_all_threads,
+            arithmetic: arithmetic_peaks(threads),
+            topology: topology(),
+            machine,
+            duration_s: start.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_is_the_largest_and_the_middle() {
+        assert_eq!(Spread::of(vec![]), None);
+        assert_eq!(Spread::of(vec![2.0, 9.0, 1.0]), Some(Spread { best: 9.0, median: 2.0, runs: 3 }));
+    }
+}
