@@ -9,16 +9,14 @@ use model::checkpoint::{Dtype, safetensors};
 use model::forward::{Activations, Batch, Runner};
 use model::load::Model;
 
-/// The directory of the model fixtures.
-pub fn models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models")
-}
-
-/// Every model fixture, sorted by name.
+/// Every model fixture, sorted by name: `models` has one or two of each family, `variants` the same
+/// families in other shapes.
 pub fn all_models() -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(models()).unwrap().map(|e| e.unwrap().path()).collect();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let list = |name: &str| std::fs::read_dir(fixtures.join(name)).unwrap().map(|e| e.unwrap().path());
+    let mut paths: Vec<PathBuf> = list("models").chain(list("variants")).collect();
     paths.sort();
-    assert!(paths.len() >= 16, "{} model fixtures", paths.len());
+    assert!(paths.len() >= 50, "{} model fixtures", paths.len());
     paths
 }
 
