@@ -246,6 +246,9 @@ fn an_index_that_lies_is_refused() {
     refuse(r#"{"weight_map":{"a":"m-1.safetensors","a":"m-1.safetensors"}}"#, "twice");
     refuse(r#"{"weight_map":{"a":1}}"#, "`weight_map`, `a`");
     refuse(r#"{}"#, "no weight_map");
+    let long = hugging_face(&files, Some(&format!(r#"{{"weight_map":"{}"}}"#, "x".repeat(100_000))));
+    let (_, sentence) = refusal(long.path());
+    assert!(sentence.len() < 1000 && sentence.contains("an object of file names"), "{sentence}");
     refuse("[]", "weight_map");
     let twice = hugging_face(&[("m-1.safetensors", &["a"]), ("m-2.safetensors", &["a"])], None);
     assert!(matches!(refusal(twice.path()).0, CheckpointError::DuplicateTensor { .. }));

@@ -1,4 +1,4 @@
-//! Any bytes are an index or a typed error; the files of an index have plain names.
+//! Any bytes are an index or a typed error; the files of an index lie in its directory.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,7 +8,7 @@ fuzz_target!(|data: &[u8]| {
     match parse_index(data) {
         Ok(pairs) => {
             for (_, file) in pairs {
-                assert!(file.ends_with(".safetensors") && !file.contains(['/', '\\', '\0']) && !file.starts_with(".."));
+                assert!(file.ends_with(".safetensors") && !file.contains(['/', '\\', '\0']));
             }
         }
         Err(error) => assert!(error.to_string().len() < 2000, "an endless message: {error}"),

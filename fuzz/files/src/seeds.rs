@@ -16,9 +16,17 @@ fn main() {
     gguf_seeds(&directory.join("gguf"));
     safetensors_seeds(&directory.join("safetensors"));
     index_seeds(&directory.join("index"));
-    let keys = ["GGUF", "general.alignment", "general.architecture", "split.count", "\\x03\\x00\\x00\\x00", "\\x09\\x00\\x00\\x00"];
+    let keys = [
+        "GGUF",
+        "general.alignment",
+        "general.architecture",
+        "split.count",
+        "\\x03\\x00\\x00\\x00",
+        "\\x09\\x00\\x00\\x00",
+    ];
     dictionary(&directory.join("gguf.dict"), &keys);
-    let names = ["dtype", "shape", "data_offsets", "__metadata__", "F32", "BF16", "F8_E4M3", "U8", "I64", "BOOL", "F4", "C64"];
+    let names =
+        ["dtype", "shape", "data_offsets", "__metadata__", "F32", "BF16", "F8_E4M3", "U8", "I64", "BOOL", "F4", "C64"];
     let quoted: Vec<String> = names.iter().map(|name| format!("\\\"{name}\\\"")).collect();
     dictionary(&directory.join("safetensors.dict"), &quoted);
     let names = ["weight_map", "metadata", "total_size", "a.safetensors", "../a.safetensors"];

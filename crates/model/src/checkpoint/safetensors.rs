@@ -121,7 +121,7 @@ pub fn parse_index(json: &[u8]) -> Result<Vec<(String, String)>, IndexError> {
     let mut json = serde_json::Deserializer::from_slice(json);
     let index = Object { what: "an object with a weight_map", place: &place, read: IndexReader::default() };
     let result = index.deserialize(&mut json).and_then(|index| json.end().map(|()| index));
-    let index = result.map_err(|error| IndexError::Json { place: place.take(), reason: error.to_string() })?;
+    let index = result.map_err(|error| IndexError::Json { place: place.take(), reason: reason(&error) })?;
     let pairs = index.pairs.ok_or(IndexError::NoWeightMap)?;
     for (tensor, file) in &pairs {
         if !is_plain_file_name(file) {
@@ -231,8 +231,25 @@ fn read_header(header: &str) -> Result<Header, SafetensorsError> {
     let result = object.deserialize(&mut json).and_then(|read| json.end().map(|()| read));
     match result {
         Ok(read) => Ok(read.header),
-        Err(error) => Err(SafetensorsError::Header { place: place.take(), reason: error.to_string() }),
+        Err(error) => Err(SafetensorsError::Header { place: place.take(), reason: reason(&error) }),
     }
+}
+
+/// What the JSON reader says, on one line and without the middle if it quotes a long text.
+fn reason(error: &serde_json::Error) -> String {
+    const START: usize = 160;
+    const END: usize = 120;
+    let mut said: Vec<char> = Vec::new();
+    for c in error.to_string().chars() {
+        match c {
+            '"' | '\'' | '\\' => said.push(c),
+            _ => said.extend(c.escape_debug()),
+        }
+    }
+    if said.len() <= START + END {
+        return said.into_iter().collect();
+    }
+    said[..START].iter().chain(&['…']).chain(&said[said.len() - END..]).collect()
 }
 
 /// Where in the JSON the reader is: the keys on the way down, for error messages.
