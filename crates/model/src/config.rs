@@ -70,21 +70,25 @@ pub enum SpecError {
     },
 }
 
-/// Keys that say nothing about the mathematics of the forward pass.
+/// Keys that say nothing about the mathematics of the forward pass, whatever their value.
 const HARMLESS: &[&str] = &[
     "architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "auto_map", "use_cache",
     "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "sep_token_id", "initializer_range",
     "quantization_config", "attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "classifier_dropout", "pretraining_tp",
     "output_router_logits", "router_aux_loss_coef", "router_jitter_noise", "aux_loss_alpha", "seq_aux", "ep_size",
-    "is_encoder_decoder", "is_decoder", "id2label", "label2id", "problem_type", "task_specific_params", "tokenizer_class",
+    "is_decoder", "id2label", "label2id", "problem_type", "task_specific_params", "tokenizer_class",
     "return_dict", "output_attentions", "output_hidden_states", "chunk_size_feed_forward", "prefix", "finetuning_task",
-    "torchscript", "use_bfloat16", "tf_legacy_loss", "pruned_heads", "cross_attention_hidden_size", "add_cross_attention",
-    "tie_encoder_decoder", "attn_implementation", "gradient_checkpointing", "max_length", "min_length", "do_sample",
+    "torchscript", "use_bfloat16", "tf_legacy_loss", "attn_implementation", "gradient_checkpointing", "max_length",
+    "min_length", "do_sample",
     "temperature", "top_k", "top_p", "repetition_penalty", "unsloth_fixed", "unsloth_version", "initial_context_length",
-    "num_local_experts_per_tok", "cache_implementation", "eoi_token_index", "boi_token_index", "image_token_index",
+    "cache_implementation", "eoi_token_index", "boi_token_index", "image_token_index",
     "mm_tokens_per_image", "vision_config", "multimodal_projector_bias", "projector_hidden_act", "spatial_merge_size",
     "vision_feature_layer", "image_token_id", "boi_token_id", "eoi_token_id",
 ];
+
+/// Switches that are harmless as long as they are off: false, zero or empty.
+const HARMLESS_OFF: &[&str] =
+    &["use_mrope", "is_encoder_decoder", "add_cross_attention", "tie_encoder_decoder", "pruned_heads"];
 
 /// The largest sizes that are taken for a model's and not for damage.
 const SIZE_MAX: usize = 1 << 24;
@@ -243,7 +247,7 @@ impl HfConfig {
             .map
             .iter()
             .filter(|(key, value)| !value.is_null() && !key.starts_with('_') && !read.contains(*key))
-            .filter(|(key, _)| !HARMLESS.contains(&key.as_str()) && !waived.split(',').any(|w| w.trim() == *key))
+            .filter(|(key, value)| !harmless(key, value) && !waived.split(',').any(|w| w.trim() == *key))
             .map(|(key, value)| format!("{} = {}", self.key(key), short(value)))
             .collect();
         if unknown.is_empty() { Ok(()) } else { Err(SpecError::Unknown { keys: unknown.join(", ") }) }
@@ -252,6 +256,18 @@ impl HfConfig {
     fn kind(&self, key: &str, found: &Value, wanted: &'static str) -> SpecError {
         SpecError::Kind { key: self.key(key), found: short(found), wanted }
     }
+}
+
+/// Whether a key that no family reads can be passed over.
+fn harmless(key: &str, value: &Value) -> bool {
+    let off = || match value {
+        Value::Bool(on) => !on,
+        Value::Number(n) => n.as_f64() == Some(0.0),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    };
+    HARMLESS.contains(&key) || (HARMLESS_OFF.contains(&key) && off())
 }
 
 fn or_whole(path: &str) -> String {

@@ -111,6 +111,12 @@ fn read_v32(config: &HfConfig) -> Result<ModelSpec, SpecError> {
 }
 
 fn v3_router(config: &HfConfig) -> Result<RouterSpec, SpecError> {
+    // Null is not the default here: the reference has no routing without groups (one group is none).
+    for key in ["n_group", "topk_group"] {
+        if config.has(key) && config.get(key).is_none() {
+            return Err(config.unsupported(key, "without groups it is 1"));
+        }
+    }
     expect_scores(config, "sigmoid")?;
     if !matches!(config.opt_str("topk_method")?, None | Some("noaux_tc")) {
         return Err(config.unsupported("topk_method", "V3 models use noaux_tc"));

@@ -51,7 +51,7 @@ fn read(config: &HfConfig) -> Result<ModelSpec, SpecError> {
         window: None,
         sinks: false,
     };
-    let window = Some(config.size_or("sliding_window", 4096)?);
+    let window = Some(super::window(config, 4096)?);
     let activation = match config.get("hidden_activation") {
         Some(_) => activation(config, "hidden_activation")?,
         None => Activation::GeluTanh,
@@ -78,10 +78,19 @@ fn read(config: &HfConfig) -> Result<ModelSpec, SpecError> {
         final_norm_eps: eps,
         head: HeadSpec {
             tied: config.bool_or("tie_word_embeddings", true)?,
-            softcap: config.opt_f32("final_logit_softcapping")?,
+            softcap: softcap(config)?,
         },
         mtp: Vec::new(),
     })
+}
+
+/// The bound of logits.
+fn softcap(config: &HfConfig) -> Result<Option<f32>, SpecError> {
+    config.opt_f32("final_logit_softcapping")?;
+    if config.get("final_logit_softcapping").is_none() {
+        return Ok(None);
+    }
+    config.positive_or("final_logit_softcapping", 1.0).map(Some)
 }
 
 /// Which layers slide: listed, or all but every sixth.

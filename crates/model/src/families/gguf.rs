@@ -187,6 +187,7 @@ impl<'a> Gguf<'a> {
         let embedding = self.tensors.get("token_embd.weight");
         let shape = embedding.map(|t| t.shape.as_slice());
         match shape {
+            // The other side is checked against the hidden size when the tensor is loaded.
             Some(&[vocab, _]) => Ok(vocab),
             _ => Err(SpecError::Missing { key: "token_embd.weight, a matrix,".into() }),
         }
@@ -316,6 +317,8 @@ impl<'a> Gguf<'a> {
     }
 
     fn rope(&self, dim: usize, layout: RopeLayout, context: usize) -> Result<RopeSpec, SpecError> {
+        // Before the divisors are read: every layer has them.
+        super::check::head(&self.key("rope.dimension_count"), dim)?;
         let base = self.find("rope.freq_base")?.unwrap_or(10000.0);
         if let Some(divisors) = self.tensors.get("rope_freqs.weight") {
             let values = crate::load::vector(divisors).filter(|v| v.len() == dim / 2);
