@@ -61,8 +61,10 @@ pub enum SpecError {
     #[error(transparent)]
     Metadata(#[from] crate::checkpoint::MetadataError),
     /// A kind of model that is not in the registry.
-    #[error("the architecture {found} is not supported; known are: {known}")]
+    #[error("{key} {found} is not an architecture that is supported; known are: {known}")]
     Architecture {
+        /// The key that says it.
+        key: String,
         /// What the file says.
         found: String,
         /// The registry.
@@ -243,13 +245,19 @@ impl HfConfig {
     pub fn finish(&self) -> Result<(), SpecError> {
         let read = self.read.borrow();
         let waived = std::env::var("FATHOM_IGNORE_CONFIG_KEYS").unwrap_or_default();
-        let unknown: Vec<String> = self
+        let mut unknown: Vec<String> = self
             .map
             .iter()
             .filter(|(key, value)| !value.is_null() && !key.starts_with('_') && !read.contains(*key))
             .filter(|(key, value)| !harmless(key, value) && !waived.split(',').any(|w| w.trim() == *key))
-            .map(|(key, value)| format!("{} = {}", self.key(key), short(value)))
+            .map(|(key, value)| format!("{} = {}", self.key(&clip(key)), short(value)))
             .collect();
+        const NAMED: usize = 6;
+        if unknown.len() > NAMED {
+            let more = unknown.len() - NAMED;
+            unknown.truncate(NAMED);
+            unknown.push(format!("and {more} more"));
+        }
         if unknown.is_empty() { Ok(()) } else { Err(SpecError::Unknown { keys: unknown.join(", ") }) }
     }
 
@@ -281,5 +289,13 @@ fn short(value: &Value) -> String {
         Value::Array(items) if items.len() > 8 => format!("a list of {} items", items.len()),
         other => other.to_string(),
     };
-    if text.chars().count() <= 60 { text } else { text.chars().take(57).chain("...".chars()).collect() }
+    clip(&text)
+}
+
+/// A text from a file, cut to some sixty characters.
+pub(crate) fn clip(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        None => text.to_string(),
+        Some(_) => text.chars().take(57).chain("...".chars()).collect(),
+    }
 }

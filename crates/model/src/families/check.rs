@@ -18,18 +18,26 @@ const EXPERTS_MAX: usize = 1 << 16;
 /// Parameters, multi-token prediction included: a thousand times V3.
 const PARAMETERS_MAX: u64 = 1 << 50;
 
+/// The angle of a pair by a position; 1 is the largest without scaling.
+const FREQUENCY_MAX: f32 = 1e6;
+
 /// Relations between sizes that the forward pass relies on, for specs from any source.
 pub(crate) fn check(spec: &ModelSpec) -> Result<(), SpecError> {
     side("the hidden size", spec.hidden)?;
     side("the vocabulary", spec.vocab)?;
     let mut experts = 0;
+    let mut checked: Option<&RopeSpec> = None;
     for block in spec.blocks.iter().chain(&spec.mtp) {
         match &block.attention {
             Attention::Mla(_) => latent(block)?,
             Attention::Gqa(_) => grouped(block)?,
         }
         for rope in block.ropes() {
-            rotary(rope)?;
+            // Neighbours mostly have the same.
+            if checked != Some(rope) {
+                rotary(rope)?;
+            }
+            checked = Some(rope);
         }
         match &block.ffn {
             Ffn::Dense(dense) => side("the width of a network", dense.width)?,
@@ -95,8 +103,17 @@ fn latent(block: &BlockSpec) -> Result<(), SpecError> {
     above("the epsilon of the index keys' norm", indexer.norm_eps, 0.0)
 }
 
-/// Frequencies must be numbers: no division by zero, no logarithm of what has none.
+/// Frequencies must be numbers that positions can be multiplied with.
 fn rotary(rope: &RopeSpec) -> Result<(), SpecError> {
+    rotary_settings(rope)?;
+    match rope.frequencies().into_iter().find(|f| !(0.0..=FREQUENCY_MAX).contains(f)) {
+        None => Ok(()),
+        Some(frequency) => Err(range("a rotary frequency", frequency, format!("a number from 0 to {FREQUENCY_MAX}"))),
+    }
+}
+
+/// No division by zero, no logarithm of what has none.
+fn rotary_settings(rope: &RopeSpec) -> Result<(), SpecError> {
     if rope.dim == 0 || !rope.dim.is_multiple_of(2) {
         return Err(range("the number of rotary elements", rope.dim, "an even number above 0"));
     }

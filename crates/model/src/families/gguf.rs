@@ -8,7 +8,7 @@ use kernels::ops::{Activation, RopeLayout};
 
 use super::Source;
 use crate::checkpoint::{FromItem, Metadata, Tensors};
-use crate::config::SpecError;
+use crate::config::{SpecError, clip};
 use crate::parameters::Part;
 use crate::rope::yarn_magnitude;
 use crate::spec::{
@@ -107,7 +107,8 @@ const BETAS: (f32, f32) = (32.0, 1.0);
 pub fn read_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelSpec, SpecError> {
     let arch = metadata.string("general.architecture")?;
     if !ARCHITECTURES.contains(&arch) {
-        return Err(SpecError::Architecture { found: arch.to_string(), known: ARCHITECTURES.join(", ") });
+        let (key, known) = ("general.architecture".to_string(), ARCHITECTURES.join(", "));
+        return Err(SpecError::Architecture { key, found: clip(arch), known });
     }
     let gguf = Gguf { metadata, tensors, arch };
     let spec = match arch {
@@ -350,7 +351,7 @@ impl<'a> Gguf<'a> {
                 magnitude: yarn_magnitude(factor, 1.0) * attn_factor,
             },
             other => {
-                let (value, why) = (other.to_string(), "known are none, linear and yarn".to_string());
+                let (value, why) = (clip(other), "known are none, linear and yarn".to_string());
                 return Err(SpecError::Unsupported { key: self.key("rope.scaling.type"), value, why });
             }
         };

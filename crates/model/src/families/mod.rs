@@ -14,7 +14,7 @@ mod qwen;
 pub(crate) use check::check;
 use serde_json::Value;
 
-use crate::config::{HfConfig, SpecError};
+use crate::config::{HfConfig, SpecError, clip};
 use crate::parameters::Part;
 use crate::rope::yarn_magnitude;
 use crate::spec::{ModelSpec, RopeScaling, RopeSpec};
@@ -150,11 +150,12 @@ fn find_family(config: &HfConfig, outer: &HfConfig) -> Result<&'static Family, S
     };
     if let Some(other) = names.iter().find(|n| !n.ends_with("ForCausalLM") && !n.ends_with("ForConditionalGeneration")) {
         let why = "only language models that predict the next token are".to_string();
-        return Err(SpecError::Unsupported { key: "architectures".into(), value: other.to_string(), why });
+        return Err(SpecError::Unsupported { key: "architectures".into(), value: clip(other), why });
     }
     let model_type = config.opt_str("model_type")?.ok_or_else(|| SpecError::Missing { key: config.key("model_type") })?;
     let family = FAMILIES.iter().find(|f| f.model_types.contains(&model_type));
-    family.copied().ok_or_else(|| SpecError::Architecture { found: model_type.to_string(), known: known() })
+    let unknown = || SpecError::Architecture { key: config.key("model_type"), found: clip(model_type), known: known() };
+    family.copied().ok_or_else(unknown)
 }
 
 /// Refuses a number outside its limits.
@@ -194,7 +195,7 @@ fn layer_types(config: &HfConfig, layers: usize) -> Result<Option<Vec<bool>>, Sp
     let sliding = types.iter().map(|t| match *t {
         "sliding_attention" => Ok(true),
         "full_attention" | "indexed_attention" => Ok(false),
-        _ => Err(config.unsupported("layer_types", format!("the kind \"{t}\" is not known"))),
+        _ => Err(config.unsupported("layer_types", format!("the kind \"{}\" is not known", clip(t)))),
     });
     sliding.collect::<Result<Vec<_>, _>>().map(Some)
 }
@@ -241,11 +242,11 @@ fn rope_from(
 ) -> Result<RopeSpec, SpecError> {
     let base = parameters.positive_or("rope_theta", default_base)?;
     whole_rotation(parameters)?;
-    let kind = match parameters.opt_str("rope_type")? {
-        Some(kind) => kind,
-        None => parameters.opt_str("type")?.unwrap_or("default"),
-    };
-    let _ = parameters.opt_str("type")?;
+    let (kind, synonym) = (parameters.opt_str("rope_type")?, parameters.opt_str("type")?);
+    if kind.is_some() && synonym.is_some() && kind != synonym {
+        return Err(parameters.unsupported("type", "rope_type says something else"));
+    }
+    let kind = kind.or(synonym).unwrap_or("default");
     let original = match top_original {
         Some(original) => original,
         None => parameters.size_or("original_max_position_embeddings", context)?,
