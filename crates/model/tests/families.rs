@@ -155,3 +155,225 @@ fn exact_counts_where_they_are_known() {
         assert_eq!(spec(&config(name)).counts().total, total, "{name}");
     }
 }
+
+/// A plain configuration of a family, small.
+fn llama() -> Value {
+    json!({
+        "model_type": "llama", "hidden_size": 64, "vocab_size": 100, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "intermediate_size": 96,
+    })
+}
+
+fn gqa(spec: &ModelSpec, layer: usize) -> &model::spec::GqaSpec {
+    match &spec.blocks[layer].attention {
+        Attention::Gqa(gqa) => gqa,
+        Attention::Mla(_) => panic!("latent attention"),
+    }
+}
+
+fn mla(spec: &ModelSpec) -> &model::spec::MlaSpec {
+    match &spec.blocks[0].attention {
+        Attention::Mla(mla) => mla,
+        Attention::Gqa(_) => panic!("grouped attention"),
+    }
+}
+
+#[test]
+fn absent_and_null_keys_mean_what_the_reference_makes_of_them() {
+    let llama = llama();
+    let plain = with(&llama, &[]).unwrap();
+    assert_eq!((gqa(&plain, 0).kv_heads, gqa(&plain, 0).rope.base, plain.context), (4, 10_000.0, 2048));
+    assert_eq!((plain.final_norm_eps, plain.head.tied), (1e-6, false));
+    let kind = |model_type: &str, changes: &[(&str, Value)]| {
+        let mut all = vec![("model_type", json!(model_type)), ("num_attention_heads", json!(32)), ("head_dim", json!(2))];
+        all.extend(changes.iter().cloned());
+        with(&llama, &all)
+    };
+    // Key heads where the key is absent, and where it is null.
+    for (model_type, heads) in [("llama", 32), ("mistral", 8), ("mixtral", 8), ("qwen2", 32), ("qwen3", 32), ("qwen3_moe", 4)] {
+        let moe = ("moe_intermediate_size", json!(8));
+        let changes = if model_type == "qwen3_moe" { vec![moe] } else { vec![] };
+        assert_eq!(gqa(&kind(model_type, &changes).unwrap(), 0).kv_heads, heads, "{model_type}");
+        let null = [changes, vec![("num_key_value_heads", json!(null))]].concat();
+        assert_eq!(gqa(&kind(model_type, &null).unwrap(), 0).kv_heads, 32, "{model_type}");
+    }
+    // Mistral slides unless told not to; Mixtral the other way round.
+    assert_eq!(gqa(&kind("mistral", &[]).unwrap(), 0).window, Some(4096));
+    assert_eq!(gqa(&kind("mistral", &[("sliding_window", json!(null))]).unwrap(), 0).window, None);
+    assert_eq!(gqa(&kind("mixtral", &[]).unwrap(), 0).window, None);
+    assert_eq!(gqa(&kind("mixtral", &[]).unwrap(), 0).rope.base, 1e6);
+    // Qwen2 needs the switch, and then slides from a layer on.
+    let sliding = [("sliding_window", json!(16)), ("max_window_layers", json!(2))];
+    assert_eq!(gqa(&kind("qwen2", &sliding).unwrap(), 2).window, None);
+    let on = kind("qwen2", &[sliding.to_vec(), vec![("use_sliding_window", json!(true))]].concat()).unwrap();
+    assert_eq!((gqa(&on, 1).window, gqa(&on, 2).window), (None, Some(16)));
+    assert!(gqa(&on, 0).qkv_bias && !gqa(&on, 0).output_bias);
+    // Gemma ties unless told not to.
+    let gemma = config("gemma-3-1b");
+    assert!(spec(&gemma).head.tied);
+    assert!(!with(&gemma, &[("tie_word_embeddings", json!(false))]).unwrap().head.tied);
+    let mut nested = config("gemma-3-4b");
+    nested["tie_word_embeddings"] = json!(false);
+    assert!(!spec(&nested).head.tied);
+    assert_eq!(nested["text_config"].get("vocab_size"), None);
+    assert_eq!(spec(&nested).vocab, 262_208);
+    // gpt-oss stretches its context unless told how.
+    let oss = config("gpt-oss-20b");
+    let without = with(&oss, &[("rope_scaling", absent()), ("layer_types", absent()), ("rope_theta", absent())]).unwrap();
+    assert_eq!(without.blocks, spec(&oss).blocks);
+    let rounded = json!({"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096});
+    let rounded = with(&oss, &[("rope_scaling", rounded)]).unwrap();
+    assert!(matches!(gqa(&rounded, 0).rope.scaling, RopeScaling::Yarn { truncate: true, .. }));
+    // DeepSeek's latents have norms of their own epsilon.
+    let v3 = with(&config("deepseek-v3"), &[("rms_norm_eps", json!(1e-5)), ("rope_interleave", json!(false))]).unwrap();
+    assert_eq!((v3.blocks[0].norm_eps, mla(&v3).latent_norm_eps), (1e-5, 1e-6));
+    assert_ne!(mla(&v3).rope.layout, mla(&spec(&config("deepseek-v3"))).rope.layout);
+}
+
+#[test]
+fn both_styles_of_rotary_settings_say_the_same() {
+    let base = llama();
+    let old = |scaling: Value| with(&base, &[("rope_theta", json!(5e5)), ("rope_scaling", scaling)]);
+    let new = |mut parameters: Value| {
+        parameters["rope_theta"] = json!(5e5);
+        with(&base, &[("rope_parameters", parameters)])
+    };
+    for scaling in [
+        json!({"rope_type": "default"}),
+        json!({"rope_type": "linear", "factor": 4}),
+        json!({"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 512}),
+        json!({"rope_type": "yarn", "factor": null, "original_max_position_embeddings": 512}),
+        json!({"rope_type": "yarn", "factor": 4, "attention_factor": 1.5, "beta_fast": 16, "beta_slow": 2, "truncate": false}),
+        json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}),
+    ] {
+        let (old, new) = (old(scaling.clone()).unwrap(), new(scaling.clone()).unwrap());
+        assert_eq!(old, new, "{scaling}");
+        assert_eq!(gqa(&old, 0).rope.base, 5e5);
+        let mut older = scaling.clone();
+        older["type"] = older.as_object_mut().unwrap().remove("rope_type").unwrap();
+        assert_eq!(with(&base, &[("rope_theta", json!(5e5)), ("rope_scaling", older)]).unwrap(), old, "{scaling}");
+    }
+    // Parts of the new style: a base without a type, a type without a base, nothing.
+    assert_eq!(gqa(&with(&base, &[("rope_parameters", json!({"rope_theta": 7.5}))]).unwrap(), 0).rope.base, 7.5);
+    let typed = with(&base, &[("rope_parameters", json!({"rope_type": "default"})), ("rope_theta", json!(9.0))]).unwrap();
+    assert_eq!(gqa(&typed, 0).rope.base, 9.0);
+    assert_eq!(with(&base, &[("rope_parameters", json!({}))]).unwrap(), with(&base, &[]).unwrap());
+    // The old style replaces the new.
+    let both = [("rope_parameters", json!({"rope_type": "linear", "factor": 2})), ("rope_scaling", json!({"type": "linear", "factor": 3}))];
+    assert_eq!(gqa(&with(&base, &both).unwrap(), 0).rope.scaling, RopeScaling::Linear { factor: 3.0 });
+    // Where YaRN has no factor it is the context's; the top level's original context counts first.
+    let yarn = json!({"rope_type": "yarn", "factor": null, "original_max_position_embeddings": 512});
+    let own = with(&base, &[("rope_scaling", yarn), ("original_max_position_embeddings", json!(1024))]).unwrap();
+    assert!(matches!(gqa(&own, 0).rope.scaling, RopeScaling::Yarn { factor: 2.0, original: 1024.0, .. }));
+}
+
+#[test]
+fn magnitudes_of_yarn_follow_the_reference() {
+    let v3 = config("deepseek-v3");
+    let yarn = |changes: Value| {
+        let mut scaling = v3["rope_scaling"].clone();
+        for (key, value) in changes.as_object().unwrap() {
+            match value {
+                Value::String(_) => drop(scaling.as_object_mut().unwrap().remove(key)),
+                _ => scaling[key] = value.clone(),
+            }
+        }
+        let spec = with(&v3, &[("rope_scaling", scaling)]).unwrap();
+        let mla = mla(&spec).clone();
+        let RopeScaling::Yarn { magnitude, .. } = mla.rope.scaling else { panic!() };
+        (magnitude, mla.scale * 192f32.sqrt())
+    };
+    let g = |m: f32| 0.1 * m * 40f32.ln() + 1.0;
+    let close = |(a, b): (f32, f32), (c, d): (f32, f32)| assert!((a - c).abs() < 1e-5 && (b - d).abs() < 1e-5, "{a} {b}, {c} {d}");
+    close(yarn(json!({})), (1.0, g(1.0) * g(1.0)));
+    close(yarn(json!({"mscale": 0.707})), (g(0.707) / g(1.0), g(1.0) * g(1.0)));
+    close(yarn(json!({"mscale_all_dim": "absent"})), (g(1.0), 1.0));
+    close(yarn(json!({"mscale_all_dim": 0.0})), (g(1.0), 1.0));
+    close(yarn(json!({"mscale": "absent"})), (g(1.0), g(1.0) * g(1.0)));
+    close(yarn(json!({"attention_factor": 0.5})), (0.5, g(1.0) * g(1.0)));
+}
+
+#[test]
+fn what_would_change_the_model_is_refused_by_name_and_value() {
+    let v3 = config("deepseek-v3");
+    let v2 = config("deepseek-v2");
+    let v32 = config("deepseek-v3.2-exp");
+    let gemma = config("gemma-3-1b");
+    let oss = config("gpt-oss-20b");
+    let moe = config("qwen3-30b-a3b");
+    let cases: Vec<(&Value, &str, Value, &[&str])> = vec![
+        (&v3, "clip_qkv", json!(8.0), &["clip_qkv = 8.0"]),
+        (&v3, "mystery", json!([1, 2]), &["mystery = [1,2]"]),
+        (&v3, "use_mrope", json!(true), &["use_mrope = true"]),
+        (&v3, "is_encoder_decoder", json!(true), &["is_encoder_decoder = true"]),
+        (&v3, "pruned_heads", json!({"0": [1]}), &["pruned_heads"]),
+        (&v3, "sliding_window", json!(16), &["sliding_window = 16"]),
+        (&v3, "num_local_experts_per_tok", json!(2), &["num_local_experts_per_tok"]),
+        (&v3, "model_type", json!("gpt2"), &["model_type", "gpt2", "deepseek_v3"]),
+        (&v3, "architectures", json!(["DeepseekV3Model"]), &["architectures", "DeepseekV3Model"]),
+        (&v3, "moe_layer_freq", json!(2), &["moe_layer_freq", "2"]),
+        (&v3, "scoring_func", json!("softmax"), &["scoring_func", "softmax"]),
+        (&v3, "topk_method", json!("greedy"), &["topk_method", "greedy"]),
+        (&v3, "n_group", json!(null), &["n_group"]),
+        (&v3, "n_group", json!(7), &["7 groups", "256"]),
+        (&v3, "n_group", json!(256), &["256 groups"]),
+        (&v3, "topk_group", json!(9), &["9"]),
+        (&v3, "num_experts_per_tok", json!(257), &["257", "256 experts"]),
+        (&v3, "num_key_value_heads", json!(8), &["num_key_value_heads", "8", "128"]),
+        (&v3, "qk_rope_head_dim", json!(63), &["63", "even"]),
+        (&v3, "qk_nope_head_dim", json!(0), &["qk_nope_head_dim", "0"]),
+        (&v3, "num_hidden_layers", json!(4_000_000_000u64), &["num_hidden_layers", "4000000000"]),
+        (&v3, "num_hidden_layers", json!(5000), &["num_hidden_layers", "5000", "4096"]),
+        (&v3, "num_nextn_predict_layers", json!(17), &["num_nextn_predict_layers", "17"]),
+        (&v3, "hidden_act", json!("relu"), &["hidden_act", "relu"]),
+        (&v3, "partial_rotary_factor", json!(0.5), &["partial_rotary_factor", "0.5"]),
+        (&v3, "rope_scaling", json!({"type": "longrope", "factor": 4}), &["rope_scaling.type", "longrope"]),
+        (&v3, "rope_scaling", json!({"rope_type": "dynamic", "factor": 4}), &["rope_scaling.rope_type", "dynamic"]),
+        (&v3, "rope_scaling", json!({"factor": 4}), &["rope_scaling.factor"]),
+        (&v3, "rope_scaling", json!({"type": "yarn"}), &["rope_scaling.factor is missing"]),
+        (&v3, "rope_scaling", json!({"type": "linear", "factor": 4, "long_factor": [1]}), &["rope_scaling.long_factor"]),
+        (&v3, "rope_scaling", json!({"type": "linear", "rope_type": "yarn", "factor": 4}), &["rope_scaling.type", "linear"]),
+        (&v3, "rope_theta", json!(0), &["rope_theta", "0"]),
+        (&v3, "rope_theta", json!(1), &["base", "1"]),
+        (&v3, "vocab_size", absent(), &["vocab_size is missing"]),
+        (&v3, "hidden_size", json!("7168"), &["hidden_size", "\"7168\"", "whole number"]),
+        (&v3, "hidden_size", json!(1u64 << 63), &["hidden_size", "9223372036854775808"]),
+        (&v3, "hidden_size", json!(-1), &["hidden_size", "-1"]),
+        (&v3, "n_routed_experts", json!(1 << 20), &["experts"]),
+        (&v3, "moe_intermediate_size", json!(1 << 24), &["parameters"]),
+        (&v3, "rms_norm_eps", json!(0), &["rms_norm_eps", "0"]),
+        (&v2, "norm_topk_prob", json!(true), &["norm_topk_prob", "true"]),
+        (&v2, "topk_method", json!("noaux_tc"), &["topk_method", "noaux_tc"]),
+        (&v2, "index_topk", json!(4), &["index_topk"]),
+        (&v32, "index_head_dim", json!(32), &["index_head_dim", "32", "64"]),
+        (&v32, "q_lora_rank", json!(null), &["q_lora_rank"]),
+        (&gemma, "use_bidirectional_attention", json!(true), &["use_bidirectional_attention"]),
+        (&gemma, "attn_logit_softcapping", json!(50.0), &["attn_logit_softcapping", "50.0"]),
+        (&gemma, "final_logit_softcapping", json!(0), &["final_logit_softcapping", "0"]),
+        (&gemma, "sliding_window", json!(null), &["sliding_window is missing"]),
+        (&gemma, "num_key_value_heads", json!(3), &["3", "4 query heads"]),
+        (&gemma, "head_dim", json!(255), &["255", "even"]),
+        (&gemma, "head_dim", json!(8192), &["head", "8192", "4096"]),
+        (&gemma, "layer_types", json!(["full_attention"]), &["layer_types", "26"]),
+        (&oss, "experts_per_token", json!(2), &["experts_per_token", "2", "4"]),
+        (&oss, "hidden_act", json!("gelu"), &["hidden_act", "gelu"]),
+        (&moe, "layer_types", json!(vec!["sliding_attention"; 48]), &["layer_types"]),
+        (&moe, "mlp_only_layers", json!([-1]), &["mlp_only_layers"]),
+        (&moe, "num_local_experts", json!(4), &["num_local_experts", "4", "128"]),
+        (&moe, "shared_expert_intermediate_size", json!(64), &["shared_expert_intermediate_size = 64"]),
+    ];
+    for (base, key, value, wanted) in cases {
+        match with(base, &[(key, value.clone())]) {
+            Ok(_) => panic!("{key} = {value} was accepted"),
+            Err(message) => {
+                assert!(wanted.iter().all(|w| message.contains(w)), "{key} = {value}: {message}");
+            }
+        }
+    }
+    let mut nested = config("gemma-3-4b");
+    nested["mystery"] = json!(1);
+    assert!(with(&nested, &[]).unwrap_err().contains("mystery = 1"));
+    for other in [json!([]), json!("text"), json!(3), json!(null)] {
+        assert!(with(&other, &[]).unwrap_err().contains("an object"), "{other}");
+    }
+}

@@ -123,7 +123,7 @@ fn v3_router(config: &HfConfig) -> Result<RouterSpec, SpecError> {
     }
     Ok(RouterSpec {
         score: Score::Sigmoid,
-        groups: Some(group_limit(config, 8, 4, GroupScore::TopTwo)?).filter(|g| g.used < g.groups),
+        groups: Some(group_limit(config, 8, 4, GroupScore::TopTwo)?).filter(|g| g.used != g.groups),
         correction_bias: true,
         bias: false,
         normalise: config.bool_or("norm_topk_prob", true)?,

@@ -262,7 +262,10 @@ fn rope_from(
             original: original as f32,
         },
         "yarn" => yarn(parameters, context, original)?,
-        _ => return Err(parameters.unsupported("rope_type", "known are default, linear, llama3 and yarn")),
+        _ => {
+            let key = if parameters.get("rope_type").is_some() { "rope_type" } else { "type" };
+            return Err(parameters.unsupported(key, "known are default, linear, llama3 and yarn"));
+        }
     };
     parameters.finish()?;
     Ok(RopeSpec { dim, layout, base, scaling })
