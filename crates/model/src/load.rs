@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use kernels::bytes::Bytes;
 use kernels::format::Format;
 use kernels::matmul::HeadWeight;
 use kernels::weight::Weight;
@@ -136,7 +137,8 @@ fn first_file(checkpoint: &Checkpoint) -> String {
 pub(crate) fn vector(tensor: &Tensor) -> Option<Vec<f32>> {
     let count = tensor.shape.iter().product();
     match tensor.dtype {
-        Dtype::Stored(format) if format.is_float() => {
+        // FP8 means nothing without scales.
+        Dtype::Stored(format) if format.is_float() && format != Format::F8E4M3 => {
             let mut out = vec![0.0; count];
             kernels::quant::dequantize_row(format, &tensor.data, &mut out);
             Some(out)
@@ -162,6 +164,8 @@ struct Loader<'a> {
     layers: usize,
     /// Routed experts of each layer, multi-token prediction modules last.
     experts: Vec<usize>,
+    /// Heads, and the sizes of their keys (without position) and values, where attention is latent.
+    latents: Vec<Option<[usize; 3]>>,
     fp8_block: usize,
     used: HashSet<String>,
 }
@@ -173,8 +177,13 @@ impl<'a> Loader<'a> {
             Ffn::Moe(moe) => moe.experts,
             Ffn::Dense(_) => 0,
         };
-        let experts = spec.blocks.iter().chain(&spec.mtp).map(experts).collect();
-        Ok(Loader { checkpoint, names, layers: spec.blocks.len(), experts, fp8_block, used: HashSet::new() })
+        let latent = |block: &BlockSpec| match &block.attention {
+            Attention::Mla(mla) => Some([mla.heads, mla.nope_dim, mla.v_dim]),
+            Attention::Gqa(_) => None,
+        };
+        let blocks = || spec.blocks.iter().chain(&spec.mtp);
+        let (experts, latents) = (blocks().map(experts).collect(), blocks().map(latent).collect());
+        Ok(Loader { checkpoint, names, layers: spec.blocks.len(), experts, latents, fp8_block, used: HashSet::new() })
     }
 
     /// The sources of a slot, in the order in which they are tried.
@@ -272,7 +281,7 @@ impl<'a> Loader<'a> {
                 let (Some(keys), Some(values)) = (self.find(keys, "", slot), self.find(values, "", slot)) else {
                     return Ok(None);
                 };
-                self.kv_up(keys, values, shape)?
+                self.kv_up(keys, values, slot, shape[1])?
             }
             Source::QkvPart(name, part) => {
                 let Some(tensor) = self.find(name, "", slot) else { return Ok(None) };
@@ -311,9 +320,7 @@ impl<'a> Loader<'a> {
         if tensor.dtype == Dtype::Stored(Format::F8E4M3) {
             return self.fp8(tensor, shape);
         }
-        let format = tensor.dtype.format().ok_or_else(|| self.kind(tensor, "a weight format"))?;
-        let weight = Weight::new(format, shape[0], shape[1], tensor.data.clone());
-        weight.ok_or_else(|| self.shape(tensor, format!("{shape:?} in whole blocks of {format}")))
+        self.blocks(tensor, shape[0], shape[1], tensor.data.clone())
     }
 
     /// DeepSeek-V3's FP8: scales of square blocks in a tensor beside the weight.
@@ -338,17 +345,20 @@ impl<'a> Loader<'a> {
         if tensor.shape != wanted {
             return Err(self.shape(tensor, format!("{wanted:?}")));
         }
-        let format = tensor.dtype.format().ok_or_else(|| self.kind(tensor, "a weight format"))?;
         let size = tensor.data.len() / experts;
-        let data = tensor.data.slice(expert * size..(expert + 1) * size);
-        Weight::new(format, rows, cols, data).ok_or_else(|| self.shape(tensor, format!("whole blocks of {format}")))
+        self.blocks(tensor, rows, cols, tensor.data.slice(expert * size..(expert + 1) * size))
     }
 
     /// The slot's expert of `[experts, n]`.
     fn expert_vector(&self, tensor: &Tensor, n: usize, slot: Slot) -> Result<Vec<f32>, LoadError> {
         let (experts, expert) = (self.experts[self.layer(slot)], slot.expert.unwrap_or(0));
-        let all = self.vector(tensor, &[experts, n])?;
-        Ok(all[expert * n..(expert + 1) * n].to_vec())
+        if tensor.shape != [experts, n] {
+            return Err(self.shape(tensor, format!("{:?}", [experts, n])));
+        }
+        // Only this expert's part: reading all of them for each would be quadratic.
+        let size = tensor.data.len() / experts;
+        let data = tensor.data.slice(expert * size..(expert + 1) * size);
+        self.vector(&Tensor { name: tensor.name.clone(), dtype: tensor.dtype, shape: vec![n], data }, &[n])
     }
 
     /// gpt-oss' experts: MXFP4 in blocks and scales, `[experts, rows, cols / 32, 16]`; or numbers
@@ -379,30 +389,35 @@ impl<'a> Loader<'a> {
     }
 
     /// GGUF's split of the latent's up projection.
-    fn kv_up(&self, keys: &Tensor, values: &Tensor, shape: &[usize]) -> Result<Value, LoadError> {
-        let ([heads, rank, nope], [v_heads, v, v_rank]) = (&keys.shape[..], &values.shape[..]) else {
-            return Err(self.shape(keys, "[heads, rank, elements]".into()));
-        };
-        if heads != v_heads || heads * (nope + v) != shape[0] || (*rank, *v_rank) != (shape[1], shape[1]) {
-            return Err(self.shape(values, format!("with {:?} together {shape:?}", keys.shape)));
-        }
+    fn kv_up(&self, keys: &Tensor, values: &Tensor, slot: Slot, rank: usize) -> Result<Value, LoadError> {
+        let [heads, nope, v] = self.latents[self.layer(slot)].unwrap_or_default();
         let matrix = |tensor: &Tensor, rows: usize, cols: usize| {
-            let format = tensor.dtype.format().ok_or_else(|| self.kind(tensor, "a weight format"))?;
-            let weight = Weight::new(format, rows, cols, tensor.data.clone());
-            weight.ok_or_else(|| self.shape(tensor, format!("whole blocks of {format}")))
+            let wanted = [heads, rows, cols];
+            if tensor.shape != wanted {
+                return Err(self.shape(tensor, format!("{wanted:?}")));
+            }
+            self.blocks(tensor, heads * rows, cols, tensor.data.clone())
         };
-        Ok(Value::KvUp(matrix(keys, heads * rank, *nope)?, matrix(values, heads * v, *rank)?))
+        Ok(Value::KvUp(matrix(keys, rank, nope)?, matrix(values, v, rank)?))
+    }
+
+    /// A matrix of a format that needs no scales beside it.
+    fn blocks(&self, tensor: &Tensor, rows: usize, cols: usize, data: Bytes) -> Result<Weight, LoadError> {
+        let format = tensor.dtype.format().filter(|&format| format != Format::F8E4M3);
+        let format = format.ok_or_else(|| self.kind(tensor, "a format of weights"))?;
+        let weight = Weight::new(format, rows, cols, data);
+        weight.ok_or_else(|| self.shape(tensor, format!("{rows} x {cols} in whole blocks of {format}")))
     }
 
     /// Rows of a fused projection: queries, then keys, then values.
     fn qkv_part(&mut self, tensor: &Tensor, part: usize, shape: &[usize]) -> Result<Value, LoadError> {
-        let (total, rows) = (tensor.shape[0], shape[0]);
+        let (total, rows) = (tensor.shape.first().copied().unwrap_or(0), shape[0]);
         let first = match part {
             0 => Some(0),
             1 => total.checked_sub(2 * rows),
             _ => total.checked_sub(rows),
         };
-        let Some(first) = first.filter(|first| first + rows <= total) else {
+        let Some(first) = first.filter(|first| rows <= total - first) else {
             return Err(self.shape(tensor, format!("queries, keys and values, {rows} rows of them in part {part}")));
         };
         if shape.len() == 1 {
