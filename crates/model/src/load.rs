@@ -166,6 +166,8 @@ struct Loader<'a> {
     experts: Vec<usize>,
     /// Heads, and the sizes of their keys (without position) and values, where attention is latent.
     latents: Vec<Option<[usize; 3]>>,
+    /// Rows of queries, keys and values together, where they are one projection each.
+    fused_rows: Vec<usize>,
     fp8_block: usize,
     used: HashSet<String>,
 }
@@ -181,9 +183,15 @@ impl<'a> Loader<'a> {
             Attention::Mla(mla) => Some([mla.heads, mla.nope_dim, mla.v_dim]),
             Attention::Gqa(_) => None,
         };
+        let fused = |block: &BlockSpec| match &block.attention {
+            Attention::Gqa(gqa) => (gqa.heads + 2 * gqa.kv_heads) * gqa.head_dim,
+            Attention::Mla(_) => 0,
+        };
         let blocks = || spec.blocks.iter().chain(&spec.mtp);
         let (experts, latents) = (blocks().map(experts).collect(), blocks().map(latent).collect());
-        Ok(Loader { checkpoint, names, layers: spec.blocks.len(), experts, latents, fp8_block, used: HashSet::new() })
+        let fused_rows = blocks().map(fused).collect();
+        let (layers, used) = (spec.blocks.len(), HashSet::new());
+        Ok(Loader { checkpoint, names, layers, experts, latents, fused_rows, fp8_block, used })
     }
 
     /// The sources of a slot, in the order in which they are tried.
@@ -236,9 +244,27 @@ impl<'a> Loader<'a> {
         }
         Err(LoadError::Missing {
             file: first_file(self.checkpoint),
-            name: sources.first().map_or_else(String::new, |source| self.fill(source.name(), slot)),
+            name: sources.iter().map(|&source| self.lacking(source, slot)).collect::<Vec<_>>().join(" or "),
             what: format!("{:?} of {}", slot.part, place(slot)),
         })
+    }
+
+    /// What a source lacks: of two tensors that belong together, the one that is not there.
+    fn lacking(&self, source: Source, slot: Slot) -> String {
+        let has = |name: &str| self.checkpoint.tensors.contains(name);
+        let name = self.fill(source.name(), slot);
+        match source {
+            Source::KvUpSplit(_, values) if has(&name) => self.fill(values, slot),
+            Source::StackedByInput(_) | Source::StackedByInputHalf(..) => {
+                let parts = ["_blocks", "_scales"].map(|suffix| format!("{name}{suffix}"));
+                match parts.each_ref().map(|part| has(part)) {
+                    [true, false] => parts[1].clone(),
+                    [false, true] => parts[0].clone(),
+                    _ => name,
+                }
+            }
+            _ => name,
+        }
     }
 
     /// The slot's value from one source; `None` if the file does not have it.
@@ -285,7 +311,7 @@ impl<'a> Loader<'a> {
             }
             Source::QkvPart(name, part) => {
                 let Some(tensor) = self.find(name, "", slot) else { return Ok(None) };
-                self.qkv_part(tensor, part, shape)?
+                self.qkv_part(tensor, part, slot, shape)?
             }
         }))
     }
@@ -410,15 +436,12 @@ impl<'a> Loader<'a> {
     }
 
     /// Rows of a fused projection: queries, then keys, then values.
-    fn qkv_part(&mut self, tensor: &Tensor, part: usize, shape: &[usize]) -> Result<Value, LoadError> {
-        let (total, rows) = (tensor.shape.first().copied().unwrap_or(0), shape[0]);
+    fn qkv_part(&mut self, tensor: &Tensor, part: usize, slot: Slot, shape: &[usize]) -> Result<Value, LoadError> {
+        let (total, rows) = (self.fused_rows[self.layer(slot)], shape[0]);
         let first = match part {
-            0 => Some(0),
-            1 => total.checked_sub(2 * rows),
-            _ => total.checked_sub(rows),
-        };
-        let Some(first) = first.filter(|first| rows <= total - first) else {
-            return Err(self.shape(tensor, format!("queries, keys and values, {rows} rows of them in part {part}")));
+            0 => 0,
+            1 => total - 2 * rows,
+            _ => total - rows,
         };
         if shape.len() == 1 {
             return Ok(Value::Vector(self.vector(tensor, &[total])?[first..first + rows].to_vec()));

@@ -209,7 +209,7 @@ fn stacked_experts() {
     }
     refused(mx().with(|f| f.put(scales, Dtype::I8, &[5, 96, 2])).open(), &[FILE, scales, "i8", "u8"]);
     for name in [blocks, scales] {
-        refused(mx().with(|f| f.remove(name)).open(), &[FILE, "model.layers.0.mlp.experts.down_proj", "missing"]);
+        refused(mx().with(|f| f.remove(name)).open(), &[FILE, name, "missing"]);
     }
 }
 
@@ -233,4 +233,272 @@ fn multi_token_prediction_is_whole_or_absent() {
     assert!(without.notices.iter().any(|n| n.contains("multi-token prediction")), "{:?}", without.notices);
     refused(mtp().with(|f| f.config["num_nextn_predict_layers"] = json!(0)).open(), &[FILE, "model.layers.3."]);
     refused(mtp().with(|f| f.config["num_nextn_predict_layers"] = json!(2)).open(), &["model.layers.4.", "missing"]);
+}
+
+/// A GGUF file in memory; its tensors are zeros.
+#[derive(Clone, Default)]
+struct Gguf {
+    metadata: BTreeMap<String, Meta>,
+    tensors: BTreeMap<String, (Vec<usize>, model::checkpoint::Dtype)>,
+}
+
+impl Gguf {
+    fn new(arch: &str, keys: &[(&str, Meta)]) -> Gguf {
+        let mut gguf = Gguf::default();
+        gguf.metadata.insert("general.architecture".into(), arch.into());
+        for (key, value) in keys {
+            gguf.metadata.insert(format!("{arch}.{key}"), value.clone());
+        }
+        gguf
+    }
+
+    fn put(&mut self, name: &str, shape: &[usize]) {
+        self.tensors.insert(name.to_string(), (shape.to_vec(), kernels::format::Format::F32.into()));
+    }
+
+    fn set(&mut self, key: &str, value: impl Into<Meta>) {
+        assert!(self.metadata.insert(key.to_string(), value.into()).is_some(), "{key}");
+    }
+
+    fn add(&mut self, key: &str, value: impl Into<Meta>) {
+        assert!(self.metadata.insert(key.to_string(), value.into()).is_none(), "{key}");
+    }
+
+    fn drop_key(&mut self, key: &str) {
+        self.metadata.remove(key).unwrap_or_else(|| panic!("no key {key}"));
+    }
+
+    fn drop_tensor(&mut self, name: &str) {
+        self.tensors.remove(name).unwrap_or_else(|| panic!("no tensor {name}"));
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Gguf)) -> Gguf {
+        change(&mut self);
+        self
+    }
+
+    fn open(&self) -> Result<Model, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tiny.gguf");
+        let mut writer = GgufWriter::new();
+        for (key, value) in &self.metadata {
+            writer.metadata(key, value.clone()).unwrap();
+        }
+        for (name, (shape, dtype)) in &self.tensors {
+            writer.tensor(name, shape, *dtype).unwrap();
+        }
+        let mut sink = writer.start(&path).unwrap();
+        for (name, (shape, dtype)) in &self.tensors {
+            let data = vec![0; dtype.tensor_bytes(shape).unwrap()];
+            if !data.is_empty() {
+                sink.append(name, &data).unwrap(); // the writer is done with empty tensors by itself
+            }
+        }
+        sink.finish().unwrap();
+        Model::open(&path).map_err(|error| error.to_string())
+    }
+}
+
+/// A DeepSeek model of two layers, one of them with experts.
+fn deepseek2() -> Gguf {
+    let u = |n: u32| Meta::from(n);
+    let keys = [
+        ("block_count", u(2)), ("embedding_length", u(32)), ("feed_forward_length", u(48)), ("context_length", u(64)),
+        ("attention.head_count", u(2)), ("attention.layer_norm_rms_epsilon", Meta::from(1e-6f32)),
+        ("attention.q_lora_rank", u(20)), ("attention.kv_lora_rank", u(16)), ("attention.key_length", u(20)),
+        ("attention.value_length", u(16)), ("attention.key_length_mla", u(12)), ("attention.value_length_mla", u(6)),
+        ("rope.dimension_count", u(4)), ("leading_dense_block_count", u(1)), ("expert_count", u(4)),
+        ("expert_used_count", u(2)), ("expert_shared_count", u(1)), ("expert_feed_forward_length", u(8)),
+        ("expert_gating_func", u(2)), ("expert_group_count", u(2)), ("expert_group_used_count", u(1)),
+    ];
+    Gguf::new("deepseek2", &keys).with(|f| {
+        f.put("token_embd.weight", &[50, 32]);
+        f.put("output_norm.weight", &[32]);
+        f.put("output.weight", &[50, 32]);
+        for l in 0..2 {
+            for (name, shape) in [
+                ("attn_norm", &[32usize][..]), ("ffn_norm", &[32]), ("attn_q_a", &[20, 32]), ("attn_q_a_norm", &[20]),
+                ("attn_q_b", &[24, 20]), ("attn_kv_a_mqa", &[20, 32]), ("attn_kv_a_norm", &[16]),
+                ("attn_k_b", &[2, 16, 8]), ("attn_v_b", &[2, 6, 16]), ("attn_output", &[32, 12]),
+            ] {
+                f.put(&format!("blk.{l}.{name}.weight"), shape);
+            }
+        }
+        for (name, shape) in [("ffn_gate", &[48usize, 32][..]), ("ffn_up", &[48, 32]), ("ffn_down", &[32, 48])] {
+            f.put(&format!("blk.0.{name}.weight"), shape);
+        }
+        for (name, shape) in [
+            ("ffn_gate_inp.weight", &[4usize, 32][..]), ("exp_probs_b.bias", &[4]), ("ffn_gate_exps.weight", &[4, 8, 32]),
+            ("ffn_up_exps.weight", &[4, 8, 32]), ("ffn_down_exps.weight", &[4, 32, 8]), ("ffn_gate_shexp.weight", &[8, 32]),
+            ("ffn_up_shexp.weight", &[8, 32]), ("ffn_down_shexp.weight", &[32, 8]),
+        ] {
+            f.put(&format!("blk.1.{name}"), shape);
+        }
+    })
+}
+
+/// A Qwen2 model of one layer; `fused`: queries, keys and values in one tensor.
+fn qwen2(fused: bool) -> Gguf {
+    let u = |n: u32| Meta::from(n);
+    let keys = [
+        ("block_count", u(1)), ("embedding_length", u(32)), ("feed_forward_length", u(48)), ("context_length", u(64)),
+        ("attention.head_count", u(4)), ("attention.head_count_kv", u(2)),
+        ("attention.layer_norm_rms_epsilon", Meta::from(1e-6f32)),
+    ];
+    Gguf::new("qwen2", &keys).with(|f| {
+        f.put("token_embd.weight", &[50, 32]);
+        f.put("output_norm.weight", &[32]);
+        for (name, shape) in [
+            ("attn_norm.weight", &[32usize][..]), ("ffn_norm.weight", &[32]), ("attn_output.weight", &[32, 32]),
+            ("ffn_gate.weight", &[48, 32]), ("ffn_up.weight", &[48, 32]), ("ffn_down.weight", &[32, 48]),
+        ] {
+            f.put(&format!("blk.0.{name}"), shape);
+        }
+        let parts: &[(&str, usize)] = if fused { &[("qkv", 64)] } else { &[("q", 32), ("k", 16), ("v", 16)] };
+        for (part, rows) in parts {
+            f.put(&format!("blk.0.attn_{part}.weight"), &[*rows, 32]);
+            f.put(&format!("blk.0.attn_{part}.bias"), &[*rows]);
+        }
+    })
+}
+
+const GGUF: &str = "tiny.gguf";
+
+#[test]
+fn gguf_keys() {
+    deepseek2().open().unwrap();
+    assert!(qwen2(true).open().unwrap().spec == qwen2(false).open().unwrap().spec);
+    // Keys that have no default.
+    for key in [
+        "general.architecture", "deepseek2.block_count", "deepseek2.embedding_length", "deepseek2.feed_forward_length",
+        "deepseek2.attention.head_count", "deepseek2.attention.layer_norm_rms_epsilon", "deepseek2.attention.kv_lora_rank",
+        "deepseek2.attention.value_length_mla", "deepseek2.rope.dimension_count", "deepseek2.expert_count",
+        "deepseek2.expert_used_count", "deepseek2.expert_feed_forward_length",
+    ] {
+        refused(deepseek2().with(|f| f.drop_key(key)).open(), &[GGUF, key]);
+    }
+    refused(deepseek2().with(|f| f.set("general.architecture", "mamba")).open(), &[GGUF, "mamba", "deepseek2"]);
+    // Any key of a wrong type or an absurd value: refused by name, or the tensors disagree.
+    let numbers: Vec<String> = deepseek2().metadata.into_keys().filter(|key| key.starts_with("deepseek2")).collect();
+    // The sizes of the cached latent, which the sizes of the heads make superfluous.
+    let unread = ["deepseek2.attention.key_length", "deepseek2.attention.value_length"];
+    for key in numbers.iter().filter(|key| !unread.contains(&key.as_str())) {
+        for text in ["", "many"] {
+            refused(deepseek2().with(|f| f.set(key, text)).open(), &[GGUF, key]);
+        }
+        refused(deepseek2().with(|f| f.set(key, true)).open(), &[GGUF, key]);
+        refused(deepseek2().with(|f| f.set(key, &["list"][..])).open(), &[GGUF, key]);
+        for value in [0u32, 1, 2, 3, 5, 255, 4096, 4097, 65_537, 1 << 24, (1 << 24) + 1, u32::MAX] {
+            if let Err(message) = deepseek2().with(|f| f.set(key, value)).open() {
+                assert!(message.contains(GGUF) && message.len() < 500, "{key} = {value}: {message}");
+            }
+        }
+        for value in [-1.0f32, 0.0, f32::NAN, f32::INFINITY] {
+            refused(deepseek2().with(|f| f.set(key, value)).open(), &[GGUF]);
+        }
+    }
+}
+
+#[test]
+fn gguf_numbers_that_would_make_no_numbers() {
+    for (key, values) in [
+        ("deepseek2.rope.freq_base", &[0.0f32, -1.0, 1.0, f32::NAN, f32::INFINITY][..]),
+        ("deepseek2.expert_weights_scale", &[f32::NAN, f32::INFINITY]),
+        ("deepseek2.final_logit_softcapping", &[f32::NAN, -1.0]),
+        ("fathom.latent_norm_epsilon", &[0.0, -1.0, f32::NAN]),
+    ] {
+        for &value in values {
+            refused(deepseek2().with(|f| f.add(key, value)).open(), &[GGUF]);
+        }
+    }
+    let yarn = |key: &str, value: f32| {
+        deepseek2().with(|f| {
+            f.add("deepseek2.rope.scaling.type", "yarn");
+            f.add("deepseek2.rope.scaling.factor", 4.0f32);
+            f.metadata.insert(key.to_string(), value.into());
+        })
+    };
+    yarn("deepseek2.rope.scaling.factor", 8.0).open().unwrap();
+    for (key, values) in [
+        ("deepseek2.rope.scaling.factor", &[0.0f32, -1.0, f32::NAN, f32::INFINITY, 1e-38][..]),
+        ("deepseek2.rope.scaling.attn_factor", &[0.0, -1.0, f32::NAN]),
+        ("deepseek2.rope.scaling.yarn_log_multiplier", &[f32::NAN, f32::INFINITY]),
+        ("deepseek2.rope.scaling.yarn_beta_fast", &[0.0, -1.0, f32::NAN]),
+        ("deepseek2.rope.scaling.yarn_beta_slow", &[0.0, -1.0, f32::NAN]),
+    ] {
+        for &value in values {
+            refused(yarn(key, value).open(), &[GGUF]);
+        }
+    }
+    let kind = deepseek2().with(|f| f.add("deepseek2.rope.scaling.type", "longrope"));
+    refused(kind.open(), &[GGUF, "deepseek2.rope.scaling.type", "longrope"]);
+}
+
+#[test]
+fn gguf_tensors() {
+    // Any tensor missing, or of another shape, is named.
+    let special = ["blk.1.exp_probs_b.bias", "output.weight"]; // their absence is a statement
+    for (name, (shape, _)) in deepseek2().tensors {
+        if !special.contains(&name.as_str()) {
+            refused(deepseek2().with(|f| f.drop_tensor(&name)).open(), &[GGUF, &name]);
+        }
+        let mut shapes = vec![shape.iter().map(|n| n + 1).collect::<Vec<_>>(), shape.iter().rev().copied().collect()];
+        shapes.push(shape.iter().skip(1).copied().collect());
+        shapes.extend((0..shape.len()).map(|i| shape.iter().enumerate().map(|(j, n)| if i == j { 0 } else { *n }).collect()));
+        for wrong in shapes {
+            if wrong != shape {
+                refused(deepseek2().with(|f| f.put(&name, &wrong)).open(), &[GGUF, &name]);
+            }
+        }
+    }
+    let extra = deepseek2().with(|f| f.put("blk.0.extra.weight", &[3]));
+    refused(extra.open(), &[GGUF, "blk.0.extra.weight"]);
+    // Experts that are more or fewer than the metadata says.
+    for n in [1u32, 2, 3, 5, 8] {
+        let result = deepseek2().with(|f| {
+            f.set("deepseek2.expert_count", n);
+            f.set("deepseek2.expert_used_count", 1u32);
+            f.set("deepseek2.expert_group_count", 1u32);
+        });
+        refused(result.open(), &[GGUF, "blk.1.ffn_gate_inp.weight", "[4, 32]", &format!("[{n}, 32]")]);
+    }
+    // The latent's up projection with as many rows, otherwise divided.
+    for (k, v) in [([4usize, 16, 4], [4usize, 3, 16]), ([1, 16, 16], [1, 12, 16]), ([2, 16, 6], [2, 8, 16]), ([7, 16, 1], [7, 1, 16])] {
+        let result = deepseek2().with(|f| {
+            f.put("blk.0.attn_k_b.weight", &k);
+            f.put("blk.0.attn_v_b.weight", &v);
+        });
+        refused(result.open(), &[GGUF, "blk.0.attn_k_b.weight", &format!("{k:?}"), "[2, 16, 8]"]);
+    }
+    let huge = deepseek2().with(|f| f.put("blk.0.attn_k_b.weight", &[1 << 40, 1 << 20, 0]));
+    refused(huge.open(), &[GGUF, "blk.0.attn_k_b.weight", "[2, 16, 8]"]);
+}
+
+#[test]
+fn gguf_fused_projections_and_divisors() {
+    for rows in [0usize, 1, 63, 65, 128] {
+        let weight = qwen2(true).with(|f| f.put("blk.0.attn_qkv.weight", &[rows, 32]));
+        refused(weight.open(), &[GGUF, "blk.0.attn_qkv.weight", &format!("[{rows}, 32]"), "[64, 32]"]);
+        let bias = qwen2(true).with(|f| f.put("blk.0.attn_qkv.bias", &[rows]));
+        refused(bias.open(), &[GGUF, "blk.0.attn_qkv.bias", &format!("[{rows}]"), "[64]"]);
+    }
+    for shape in [&[][..], &[64], &[64, 32, 1], &[32, 64]] {
+        refused(qwen2(true).with(|f| f.put("blk.0.attn_qkv.weight", shape)).open(), &[GGUF, "blk.0.attn_qkv.weight"]);
+    }
+    // Head counts that the tensors do not have.
+    for (heads, kv) in [(2u32, 2u32), (4, 4), (4, 1), (8, 2), (4, 3)] {
+        let result = qwen2(false).with(|f| {
+            f.set("qwen2.attention.head_count", heads);
+            f.set("qwen2.attention.head_count_kv", kv);
+        });
+        refused(result.open(), &[GGUF]);
+    }
+    // Rotary divisors: half of a head, above zero (here all are zero).
+    for length in [0usize, 1, 3, 5, 1 << 20] {
+        let divisors = qwen2(false).with(|f| f.put("rope_freqs.weight", &[length]));
+        refused(divisors.open(), &[GGUF, "rope_freqs.weight", &length.to_string(), "4"]);
+    }
+    refused(qwen2(false).with(|f| f.put("rope_freqs.weight", &[4])).open(), &[GGUF, "divisor", "0"]);
+    let integers = qwen2(false).with(|f| drop(f.tensors.insert("rope_freqs.weight".into(), (vec![4], model::checkpoint::Dtype::I32))));
+    refused(integers.open(), &[GGUF, "rope_freqs.weight"]);
 }

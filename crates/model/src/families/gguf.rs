@@ -119,6 +119,9 @@ pub fn read_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelSpec, Sp
     Ok(spec)
 }
 
+/// The largest sizes that are taken for a model's and not for damage.
+const SIZE_MAX: usize = 1 << 24;
+
 struct Gguf<'a> {
     metadata: &'a Metadata,
     tensors: &'a Tensors,
@@ -151,11 +154,10 @@ impl<'a> Gguf<'a> {
     }
 
     fn bounded(&self, key: &str, value: u32) -> Result<usize, SpecError> {
-        const SIZE_MAX: u32 = 1 << 24;
-        if value == 0 || value > SIZE_MAX {
-            return Err(super::range(self.key(key), value, format!("between 1 and {SIZE_MAX}")));
+        match value as usize {
+            size @ 1..=SIZE_MAX => Ok(size),
+            size => Err(super::range(self.key(key), size, format!("between 1 and {SIZE_MAX}"))),
         }
-        Ok(value as usize)
     }
 
     /// A number that is the same for all layers or listed for each.
@@ -189,8 +191,12 @@ impl<'a> Gguf<'a> {
         let shape = embedding.map(|t| t.shape.as_slice());
         match shape {
             // The other side is checked against the hidden size when the tensor is loaded.
-            Some(&[vocab, _]) => Ok(vocab),
-            _ => Err(SpecError::Missing { key: "token_embd.weight, a matrix,".into() }),
+            Some(&[vocab @ 1..=SIZE_MAX, _]) => Ok(vocab),
+            Some(other) => {
+                let limit = format!("a matrix of 1 to {SIZE_MAX} rows");
+                Err(super::range("token_embd.weight", format!("of shape {other:?}"), limit))
+            }
+            None => Err(SpecError::Missing { key: "token_embd.weight".into() }),
         }
     }
 
@@ -214,7 +220,7 @@ impl<'a> Gguf<'a> {
         let gqa = self.gqa(n, hidden, eps, context)?;
         let sliding = self.sliding(n)?;
         let local = self.local_rope(&gqa.rope)?;
-        let moe = if self.opt_size("expert_count")?.is_some() { Some(self.moe(hidden)?) } else { None };
+        let moe = if self.opt_size("expert_count")?.is_some() { Some(self.moe()?) } else { None };
         let activation = if gemma { Activation::GeluTanh } else { Activation::Silu };
         let block = |l: usize| BlockSpec {
             attention: Attention::Gqa(match sliding[l] {
@@ -362,13 +368,12 @@ impl<'a> Gguf<'a> {
     }
 
     /// Experts of the grouped-query models.
-    fn moe(&self, hidden: usize) -> Result<MoeSpec, SpecError> {
+    fn moe(&self) -> Result<MoeSpec, SpecError> {
         let gpt_oss = self.arch == "gpt-oss";
         let width = match self.opt_size("expert_feed_forward_length")? {
             Some(width) => width,
             None => self.size("feed_forward_length")?,
         };
-        let _ = hidden;
         let activation = if gpt_oss {
             Activation::ClampedSwiglu {
                 alpha: self.metadata.find("fathom.swiglu_alpha")?.unwrap_or(1.702),
