@@ -26,7 +26,7 @@ pub enum LoadError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error("{file}: {source}")]
-    Spec { file: String, source: SpecError },
+    Spec { file: String, source: Box<SpecError> },
     #[error("{file}: the tensor {name} is missing ({what})")]
     Missing { file: String, name: String, what: String },
     #[error("{file}: the tensor {name} has shape {found:?}; {wanted} was expected")]
@@ -35,7 +35,9 @@ pub enum LoadError {
     Kind { file: String, name: String, found: String, wanted: String },
     #[error("{file}: {count} tensors belong to no part of the model, the first is {first}")]
     Unused { file: String, count: usize, first: String },
-    #[error("{file}: quantization_config.{key} is {value}, which is not supported; known are fp8 with square blocks and mxfp4")]
+    #[error(
+        "{file}: quantization_config.{key} is {value}, which is not supported; known are fp8 with square blocks and mxfp4"
+    )]
     Quantisation { file: String, key: &'static str, value: String },
 }
 
@@ -107,14 +109,16 @@ fn read_spec(checkpoint: &Checkpoint) -> Result<(ModelSpec, Names), LoadError> {
     match &checkpoint.kind {
         Kind::HuggingFace { config, directory } => {
             let file = directory.join("config.json").display().to_string();
-            let (spec, family) = read_config(config).map_err(|source| LoadError::Spec { file, source })?;
+            let (spec, family) =
+                read_config(config).map_err(|source| LoadError::Spec { file, source: Box::new(source) })?;
             let prefixes = prefixes(&checkpoint.tensors);
             let norm_offset = family.norm_offset;
             Ok((spec, Names { special: family.names, common: COMMON_NAMES, norm_offset, prefixes }))
         }
         Kind::Gguf { metadata } => {
             let spec = gguf::read_gguf(metadata, &checkpoint.tensors);
-            let spec = spec.map_err(|source| LoadError::Spec { file: first_file(checkpoint), source })?;
+            let spec =
+                spec.map_err(|source| LoadError::Spec { file: first_file(checkpoint), source: Box::new(source) })?;
             let prefixes = ("model.", "lm_head.");
             Ok((spec, Names { special: &[], common: gguf::NAMES, norm_offset: 0.0, prefixes }))
         }
@@ -238,7 +242,7 @@ impl<'a> Loader<'a> {
         let slot = parameter.slot;
         let sources = self.sources(slot.part);
         for &source in &sources {
-            if let Some(value) = self.from_source(source, parameter)? {
+            if let Some(value) = self.read_source(source, parameter)? {
                 return Ok(value);
             }
         }
@@ -268,7 +272,7 @@ impl<'a> Loader<'a> {
     }
 
     /// The slot's value from one source; `None` if the file does not have it.
-    fn from_source(&mut self, source: Source, parameter: &ParameterSpec) -> Result<Option<Value>, LoadError> {
+    fn read_source(&mut self, source: Source, parameter: &ParameterSpec) -> Result<Option<Value>, LoadError> {
         let (slot, shape) = (parameter.slot, parameter.shape.as_slice());
         Ok(Some(match source {
             Source::Tensor(name) => {
@@ -399,11 +403,12 @@ impl<'a> Loader<'a> {
         let (Some(blocks), Some(scales)) = (self.find(name, "_blocks", slot), self.find(name, "_scales", slot)) else {
             return Ok(None);
         };
-        for (tensor, wanted) in [(blocks, vec![experts, rows, cols / 32, 16]), (scales, vec![experts, rows, cols / 32])] {
+        for (tensor, wanted) in [(blocks, vec![experts, rows, cols / 32, 16]), (scales, vec![experts, rows, cols / 32])]
+        {
             if tensor.dtype != Dtype::U8 {
                 return Err(self.kind(tensor, "u8"));
             }
-            if tensor.shape != wanted || cols % 32 != 0 {
+            if tensor.shape != wanted || !cols.is_multiple_of(32) {
                 return Err(self.shape(tensor, format!("{wanted:?} for {cols} inputs")));
             }
         }
@@ -468,8 +473,12 @@ impl<'a> Loader<'a> {
     /// Recomputed tables, other modalities, a head that is tied, and the copies of embedding and head
     /// that published multi-token prediction modules carry.
     fn carries_nothing(&self, name: &str, spec: &ModelSpec) -> bool {
-        const MTP_COPIES: &[&str] =
-            &[".embed_tokens.weight", ".shared_head.head.weight", ".nextn.embed_tokens.weight", ".nextn.shared_head_head.weight"];
+        const MTP_COPIES: &[&str] = &[
+            ".embed_tokens.weight",
+            ".shared_head.head.weight",
+            ".nextn.embed_tokens.weight",
+            ".nextn.shared_head_head.weight",
+        ];
         let tied_head = spec.head.tied && name == format!("{}weight", self.names.prefixes.1);
         let mtp_copy = !spec.mtp.is_empty()
             && (spec.blocks.len()..spec.blocks.len() + spec.mtp.len()).any(|l| {
@@ -611,9 +620,9 @@ impl Assembly {
         let (nope, v, rank) = (spec.nope_dim, spec.v_dim, spec.kv_rank);
         let slot = Slot { place, part: Part::KvUp, expert: None };
         match self.values.remove(&slot) {
-            Some(Value::KvUp(keys, values)) => (0..spec.heads)
-                .map(|h| (head(&keys, h * rank, rank, false), head(&values, h * v, v, false)))
-                .unzip(),
+            Some(Value::KvUp(keys, values)) => {
+                (0..spec.heads).map(|h| (head(&keys, h * rank, rank, false), head(&values, h * v, v, false))).unzip()
+            }
             Some(Value::Matrix(both)) => (0..spec.heads)
                 .map(|h| {
                     let start = h * (nope + v);

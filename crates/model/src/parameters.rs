@@ -75,8 +75,18 @@ impl Part {
         use Part::*;
         matches!(
             self,
-            FinalNorm | AttentionNorm | PostAttentionNorm | FfnNorm | PostFfnNorm | QueryNorm | KeyNorm | KvNorm
-                | IndexKeyNorm | MtpEmbeddingNorm | MtpHiddenNorm | MtpHeadNorm
+            FinalNorm
+                | AttentionNorm
+                | PostAttentionNorm
+                | FfnNorm
+                | PostFfnNorm
+                | QueryNorm
+                | KeyNorm
+                | KvNorm
+                | IndexKeyNorm
+                | MtpEmbeddingNorm
+                | MtpHiddenNorm
+                | MtpHeadNorm
         )
     }
 }
@@ -254,7 +264,9 @@ impl List<'_> {
     /// Gate, up and down projections with their biases.
     fn gated(&mut self, parts: [Part; 6], hidden: usize, dense: &DenseSpec, expert: Option<usize>) {
         self.expert = expert;
-        for (i, (rows, cols)) in [(dense.width, hidden), (dense.width, hidden), (hidden, dense.width)].into_iter().enumerate() {
+        for (i, (rows, cols)) in
+            [(dense.width, hidden), (dense.width, hidden), (hidden, dense.width)].into_iter().enumerate()
+        {
             self.matrix(parts[2 * i], rows, cols);
             self.bias(parts[2 * i + 1], rows, dense.bias);
         }
@@ -305,11 +317,9 @@ fn attention_parameters(list: &mut List, hidden: usize, attention: &Attention) {
         }
         Attention::Gqa(gqa) => {
             let (q, kv) = (gqa.heads * gqa.head_dim, gqa.kv_heads * gqa.head_dim);
-            for (part, bias, rows) in [
-                (Part::Query, Part::QueryBias, q),
-                (Part::Key, Part::KeyBias, kv),
-                (Part::Value, Part::ValueBias, kv),
-            ] {
+            for (part, bias, rows) in
+                [(Part::Query, Part::QueryBias, q), (Part::Key, Part::KeyBias, kv), (Part::Value, Part::ValueBias, kv)]
+            {
                 list.matrix(part, rows, hidden);
                 list.bias(bias, rows, gqa.qkv_bias);
             }

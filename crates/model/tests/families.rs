@@ -185,12 +185,15 @@ fn absent_and_null_keys_mean_what_the_reference_makes_of_them() {
     assert_eq!((gqa(&plain, 0).kv_heads, gqa(&plain, 0).rope.base, plain.context), (4, 10_000.0, 2048));
     assert_eq!((plain.final_norm_eps, plain.head.tied), (1e-6, false));
     let kind = |model_type: &str, changes: &[(&str, Value)]| {
-        let mut all = vec![("model_type", json!(model_type)), ("num_attention_heads", json!(32)), ("head_dim", json!(2))];
+        let mut all =
+            vec![("model_type", json!(model_type)), ("num_attention_heads", json!(32)), ("head_dim", json!(2))];
         all.extend(changes.iter().cloned());
         with(&llama, &all)
     };
     // Key heads where the key is absent, and where it is null.
-    for (model_type, heads) in [("llama", 32), ("mistral", 8), ("mixtral", 8), ("qwen2", 32), ("qwen3", 32), ("qwen3_moe", 4)] {
+    for (model_type, heads) in
+        [("llama", 32), ("mistral", 8), ("mixtral", 8), ("qwen2", 32), ("qwen3", 32), ("qwen3_moe", 4)]
+    {
         let moe = ("moe_intermediate_size", json!(8));
         let changes = if model_type == "qwen3_moe" { vec![moe] } else { vec![] };
         assert_eq!(gqa(&kind(model_type, &changes).unwrap(), 0).kv_heads, heads, "{model_type}");
@@ -219,7 +222,8 @@ fn absent_and_null_keys_mean_what_the_reference_makes_of_them() {
     assert_eq!(spec(&nested).vocab, 262_208);
     // gpt-oss stretches its context unless told how.
     let oss = config("gpt-oss-20b");
-    let without = with(&oss, &[("rope_scaling", absent()), ("layer_types", absent()), ("rope_theta", absent())]).unwrap();
+    let without =
+        with(&oss, &[("rope_scaling", absent()), ("layer_types", absent()), ("rope_theta", absent())]).unwrap();
     assert_eq!(without.blocks, spec(&oss).blocks);
     let rounded = json!({"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096});
     let rounded = with(&oss, &[("rope_scaling", rounded)]).unwrap();
@@ -238,12 +242,14 @@ fn both_styles_of_rotary_settings_say_the_same() {
         parameters["rope_theta"] = json!(5e5);
         with(&base, &[("rope_parameters", parameters)])
     };
+    let whole = json!({"rope_type": "yarn", "factor": 4, "attention_factor": 1.5, "beta_fast": 16, "beta_slow": 2,
+        "truncate": false});
     for scaling in [
+        whole,
         json!({"rope_type": "default"}),
         json!({"rope_type": "linear", "factor": 4}),
         json!({"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 512}),
         json!({"rope_type": "yarn", "factor": null, "original_max_position_embeddings": 512}),
-        json!({"rope_type": "yarn", "factor": 4, "attention_factor": 1.5, "beta_fast": 16, "beta_slow": 2, "truncate": false}),
         json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}),
     ] {
         let (old, new) = (old(scaling.clone()).unwrap(), new(scaling.clone()).unwrap());
@@ -255,11 +261,15 @@ fn both_styles_of_rotary_settings_say_the_same() {
     }
     // Parts of the new style: a base without a type, a type without a base, nothing.
     assert_eq!(gqa(&with(&base, &[("rope_parameters", json!({"rope_theta": 7.5}))]).unwrap(), 0).rope.base, 7.5);
-    let typed = with(&base, &[("rope_parameters", json!({"rope_type": "default"})), ("rope_theta", json!(9.0))]).unwrap();
+    let typed =
+        with(&base, &[("rope_parameters", json!({"rope_type": "default"})), ("rope_theta", json!(9.0))]).unwrap();
     assert_eq!(gqa(&typed, 0).rope.base, 9.0);
     assert_eq!(with(&base, &[("rope_parameters", json!({}))]).unwrap(), with(&base, &[]).unwrap());
     // The old style replaces the new.
-    let both = [("rope_parameters", json!({"rope_type": "linear", "factor": 2})), ("rope_scaling", json!({"type": "linear", "factor": 3}))];
+    let both = [
+        ("rope_parameters", json!({"rope_type": "linear", "factor": 2})),
+        ("rope_scaling", json!({"type": "linear", "factor": 3})),
+    ];
     assert_eq!(gqa(&with(&base, &both).unwrap(), 0).rope.scaling, RopeScaling::Linear { factor: 3.0 });
     // Where YaRN has no factor it is the context's; the top level's original context counts first.
     let yarn = json!({"rope_type": "yarn", "factor": null, "original_max_position_embeddings": 512});
@@ -284,7 +294,9 @@ fn magnitudes_of_yarn_follow_the_reference() {
         (magnitude, mla.scale * 192f32.sqrt())
     };
     let g = |m: f32| 0.1 * m * 40f32.ln() + 1.0;
-    let close = |(a, b): (f32, f32), (c, d): (f32, f32)| assert!((a - c).abs() < 1e-5 && (b - d).abs() < 1e-5, "{a} {b}, {c} {d}");
+    let close = |(a, b): (f32, f32), (c, d): (f32, f32)| {
+        assert!((a - c).abs() < 1e-5 && (b - d).abs() < 1e-5, "{a} {b}, {c} {d}")
+    };
     close(yarn(json!({})), (1.0, g(1.0) * g(1.0)));
     close(yarn(json!({"mscale": 0.707})), (g(0.707) / g(1.0), g(1.0) * g(1.0)));
     close(yarn(json!({"mscale_all_dim": "absent"})), (g(1.0), 1.0));
@@ -331,8 +343,18 @@ fn what_would_change_the_model_is_refused_by_name_and_value() {
         (&v3, "rope_scaling", json!({"rope_type": "dynamic", "factor": 4}), &["rope_scaling.rope_type", "dynamic"]),
         (&v3, "rope_scaling", json!({"factor": 4}), &["rope_scaling.factor"]),
         (&v3, "rope_scaling", json!({"type": "yarn"}), &["rope_scaling.factor is missing"]),
-        (&v3, "rope_scaling", json!({"type": "linear", "factor": 4, "long_factor": [1]}), &["rope_scaling.long_factor"]),
-        (&v3, "rope_scaling", json!({"type": "linear", "rope_type": "yarn", "factor": 4}), &["rope_scaling.type", "linear"]),
+        (
+            &v3,
+            "rope_scaling",
+            json!({"type": "linear", "factor": 4, "long_factor": [1]}),
+            &["rope_scaling.long_factor"],
+        ),
+        (
+            &v3,
+            "rope_scaling",
+            json!({"type": "linear", "rope_type": "yarn", "factor": 4}),
+            &["rope_scaling.type", "linear"],
+        ),
         (&v3, "rope_theta", json!(0), &["rope_theta", "0"]),
         (&v3, "rope_theta", json!(1), &["base", "1"]),
         (&v3, "vocab_size", absent(), &["vocab_size is missing"]),
@@ -375,5 +397,54 @@ fn what_would_change_the_model_is_refused_by_name_and_value() {
     assert!(with(&nested, &[]).unwrap_err().contains("mystery = 1"));
     for other in [json!([]), json!("text"), json!(3), json!(null)] {
         assert!(with(&other, &[]).unwrap_err().contains("an object"), "{other}");
+    }
+}
+
+/// `docs/NOTATION.md` names every part, with the names of its tensors in every table of the code.
+#[test]
+fn the_notation_is_complete() {
+    use model::families::{COMMON_NAMES, FAMILIES, Source, gguf};
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let document = std::fs::read_to_string(root.join("docs/NOTATION.md")).unwrap();
+    let parameters = std::fs::read_to_string(root.join("crates/model/src/parameters.rs")).unwrap();
+    let (_, variants) = parameters.split_once("pub enum Part {").unwrap();
+    let variants = variants.split_once("\n}").unwrap().0.lines().map(str::trim);
+    let variants: Vec<&str> = variants.filter(|l| !l.starts_with("//")).filter_map(|l| l.strip_suffix(',')).collect();
+    assert!(variants.len() >= 50, "{variants:?}");
+    // The rows of a part: those whose fourth column is its name.
+    let rows = |part: &str| -> Vec<Vec<&str>> {
+        let cells = document.lines().map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+        cells.filter(|c| c.get(4) == Some(&format!("`{part}`").as_str())).collect()
+    };
+    for part in &variants {
+        let rows = rows(part);
+        assert!(!rows.is_empty(), "{part} is not in the notation");
+        for row in rows {
+            assert!(
+                row.len() == 10 && row[2..].iter().enumerate().all(|(i, c)| i == 1 || i == 7 || !c.is_empty()),
+                "{row:?}"
+            );
+        }
+    }
+    let named = |part: &str, column: usize, name: &str| {
+        let short = match name.split_once("{l}.") {
+            Some((_, rest)) => rest.replace("{e}", "E"),
+            None => format!("/{name}"),
+        };
+        let found = rows(part).iter().any(|row| row[column].contains(&format!("`{short}`")));
+        assert!(found, "{part}: `{short}` is not in the notation");
+    };
+    let families = FAMILIES.iter().flat_map(|family| family.names);
+    for (part, source) in COMMON_NAMES.iter().chain(families) {
+        named(&format!("{part:?}"), 6, source.name());
+    }
+    for (part, source) in gguf::NAMES {
+        named(&format!("{part:?}"), 7, source.name());
+        if let Source::KvUpSplit(_, values) = source {
+            named(&format!("{part:?}"), 7, values);
+        }
+    }
+    for size in ["hidden_size", "kv_lora_rank", "index_topk", "num_nextn_predict_layers"] {
+        assert!(document.contains(&format!("`{size}`")), "{size}");
     }
 }

@@ -109,7 +109,10 @@ fn what_carries_nothing_is_passed_over() {
     let shape = tied().tensors["model.embed_tokens.weight"].1.clone();
     assert!(tied().with(|f| f.put("lm_head.weight", Dtype::BF16, &shape)).open().unwrap().weights.head.is_none());
     tied().with(|f| f.put("model.layers.0.self_attn.rotary_emb.inv_freq", Dtype::F32, &[12])).open().unwrap();
-    refused(tied().with(|f| f.config["tie_word_embeddings"] = json!(false)).open(), &["lm_head.weight", "missing", "Head"]);
+    refused(
+        tied().with(|f| f.config["tie_word_embeddings"] = json!(false)).open(),
+        &["lm_head.weight", "missing", "Head"],
+    );
     // Image models nest the language model, in either of two ways, beside their other parts.
     for prefix in ["language_model.model.", "model.language_model."] {
         let nested = Files::of("models/gemma3").with(|f| {
@@ -138,7 +141,11 @@ fn shapes_and_types() {
         refused(llama().with(|f| f.reshape(norm, shape)).open(), &[FILE, norm, &format!("{shape:?}"), "[64]"]);
     }
     for (dtype, name) in [
-        (Dtype::I32, "i32"), (Dtype::U8, "u8"), (Dtype::I64, "i64"), (Dtype::BOOL, "bool"), (Dtype::F8_E5M2, "f8_e5m2"),
+        (Dtype::I32, "i32"),
+        (Dtype::U8, "u8"),
+        (Dtype::I64, "i64"),
+        (Dtype::BOOL, "bool"),
+        (Dtype::F8_E5M2, "f8_e5m2"),
         (Dtype::F8_E4M3, "f8_e4m3"),
     ] {
         refused(llama().with(|f| f.put(norm, dtype, &[64])).open(), &[FILE, norm, name]);
@@ -173,15 +180,28 @@ fn quantised_models() {
     // Another block than the scales were made for, and blocks that are none.
     let block = |size: Value| fp8().with(|f| f.config["quantization_config"]["weight_block_size"] = size).open();
     refused(block(json!([64, 64])), &[FILE, "weight_scale_inv", "expected"]);
-    for size in [json!([128, 64]), json!([0, 0]), json!([-1, -1]), json!([1u64 << 40, 1u64 << 40]), json!(128), json!(null), json!([])] {
+    for size in [
+        json!([128, 64]),
+        json!([0, 0]),
+        json!([-1, -1]),
+        json!([1u64 << 40, 1u64 << 40]),
+        json!(128),
+        json!(null),
+        json!([]),
+    ] {
         refused(block(size), &["config.json", "quantization_config.weight_block_size"]);
     }
-    for method in [json!("awq"), json!("gptq"), json!("compressed-tensors"), json!("bitsandbytes"), json!(null), json!(8)] {
+    for method in
+        [json!("awq"), json!("gptq"), json!("compressed-tensors"), json!("bitsandbytes"), json!(null), json!(8)]
+    {
         let result = fp8().with(|f| f.config["quantization_config"]["quant_method"] = method.clone()).open();
         refused(result, &["config.json", "quantization_config.quant_method", &method.to_string().replace("null", "")]);
     }
     for settings in [json!("awq"), json!([1]), json!({})] {
-        refused(fp8().with(|f| f.config["quantization_config"] = settings).open(), &["config.json", "quant_method", "absent"]);
+        refused(
+            fp8().with(|f| f.config["quantization_config"] = settings).open(),
+            &["config.json", "quant_method", "absent"],
+        );
     }
 }
 
@@ -200,9 +220,13 @@ fn stacked_experts() {
     refused(oss().with(|f| f.config["num_local_experts"] = json!(4)).open(), &[FILE, "[8, "]);
     let mx = || Files::of("variants/gptoss-mxfp4");
     mx().open().unwrap();
-    let (blocks, scales) = ("model.layers.0.mlp.experts.down_proj_blocks", "model.layers.0.mlp.experts.down_proj_scales");
+    let (blocks, scales) =
+        ("model.layers.0.mlp.experts.down_proj_blocks", "model.layers.0.mlp.experts.down_proj_scales");
     for shape in [&[5usize, 96, 2, 8][..], &[4, 96, 2, 16], &[5, 96, 32], &[]] {
-        refused(mx().with(|f| f.reshape(blocks, shape)).open(), &[FILE, blocks, &format!("{shape:?}"), "[5, 96, 2, 16]"]);
+        refused(
+            mx().with(|f| f.reshape(blocks, shape)).open(),
+            &[FILE, blocks, &format!("{shape:?}"), "[5, 96, 2, 16]"],
+        );
     }
     for shape in [&[5usize, 96, 3][..], &[5, 192], &[]] {
         refused(mx().with(|f| f.reshape(scales, shape)).open(), &[FILE, scales, &format!("{shape:?}"), "[5, 96, 2]"]);
@@ -303,13 +327,27 @@ impl Gguf {
 fn deepseek2() -> Gguf {
     let u = |n: u32| Meta::from(n);
     let keys = [
-        ("block_count", u(2)), ("embedding_length", u(32)), ("feed_forward_length", u(48)), ("context_length", u(64)),
-        ("attention.head_count", u(2)), ("attention.layer_norm_rms_epsilon", Meta::from(1e-6f32)),
-        ("attention.q_lora_rank", u(20)), ("attention.kv_lora_rank", u(16)), ("attention.key_length", u(20)),
-        ("attention.value_length", u(16)), ("attention.key_length_mla", u(12)), ("attention.value_length_mla", u(6)),
-        ("rope.dimension_count", u(4)), ("leading_dense_block_count", u(1)), ("expert_count", u(4)),
-        ("expert_used_count", u(2)), ("expert_shared_count", u(1)), ("expert_feed_forward_length", u(8)),
-        ("expert_gating_func", u(2)), ("expert_group_count", u(2)), ("expert_group_used_count", u(1)),
+        ("block_count", u(2)),
+        ("embedding_length", u(32)),
+        ("feed_forward_length", u(48)),
+        ("context_length", u(64)),
+        ("attention.head_count", u(2)),
+        ("attention.layer_norm_rms_epsilon", Meta::from(1e-6f32)),
+        ("attention.q_lora_rank", u(20)),
+        ("attention.kv_lora_rank", u(16)),
+        ("attention.key_length", u(20)),
+        ("attention.value_length", u(16)),
+        ("attention.key_length_mla", u(12)),
+        ("attention.value_length_mla", u(6)),
+        ("rope.dimension_count", u(4)),
+        ("leading_dense_block_count", u(1)),
+        ("expert_count", u(4)),
+        ("expert_used_count", u(2)),
+        ("expert_shared_count", u(1)),
+        ("expert_feed_forward_length", u(8)),
+        ("expert_gating_func", u(2)),
+        ("expert_group_count", u(2)),
+        ("expert_group_used_count", u(1)),
     ];
     Gguf::new("deepseek2", &keys).with(|f| {
         f.put("token_embd.weight", &[50, 32]);
@@ -317,9 +355,16 @@ fn deepseek2() -> Gguf {
         f.put("output.weight", &[50, 32]);
         for l in 0..2 {
             for (name, shape) in [
-                ("attn_norm", &[32usize][..]), ("ffn_norm", &[32]), ("attn_q_a", &[20, 32]), ("attn_q_a_norm", &[20]),
-                ("attn_q_b", &[24, 20]), ("attn_kv_a_mqa", &[20, 32]), ("attn_kv_a_norm", &[16]),
-                ("attn_k_b", &[2, 16, 8]), ("attn_v_b", &[2, 6, 16]), ("attn_output", &[32, 12]),
+                ("attn_norm", &[32usize][..]),
+                ("ffn_norm", &[32]),
+                ("attn_q_a", &[20, 32]),
+                ("attn_q_a_norm", &[20]),
+                ("attn_q_b", &[24, 20]),
+                ("attn_kv_a_mqa", &[20, 32]),
+                ("attn_kv_a_norm", &[16]),
+                ("attn_k_b", &[2, 16, 8]),
+                ("attn_v_b", &[2, 6, 16]),
+                ("attn_output", &[32, 12]),
             ] {
                 f.put(&format!("blk.{l}.{name}.weight"), shape);
             }
@@ -328,9 +373,14 @@ fn deepseek2() -> Gguf {
             f.put(&format!("blk.0.{name}.weight"), shape);
         }
         for (name, shape) in [
-            ("ffn_gate_inp.weight", &[4usize, 32][..]), ("exp_probs_b.bias", &[4]), ("ffn_gate_exps.weight", &[4, 8, 32]),
-            ("ffn_up_exps.weight", &[4, 8, 32]), ("ffn_down_exps.weight", &[4, 32, 8]), ("ffn_gate_shexp.weight", &[8, 32]),
-            ("ffn_up_shexp.weight", &[8, 32]), ("ffn_down_shexp.weight", &[32, 8]),
+            ("ffn_gate_inp.weight", &[4usize, 32][..]),
+            ("exp_probs_b.bias", &[4]),
+            ("ffn_gate_exps.weight", &[4, 8, 32]),
+            ("ffn_up_exps.weight", &[4, 8, 32]),
+            ("ffn_down_exps.weight", &[4, 32, 8]),
+            ("ffn_gate_shexp.weight", &[8, 32]),
+            ("ffn_up_shexp.weight", &[8, 32]),
+            ("ffn_down_shexp.weight", &[32, 8]),
         ] {
             f.put(&format!("blk.1.{name}"), shape);
         }
@@ -341,16 +391,24 @@ fn deepseek2() -> Gguf {
 fn qwen2(fused: bool) -> Gguf {
     let u = |n: u32| Meta::from(n);
     let keys = [
-        ("block_count", u(1)), ("embedding_length", u(32)), ("feed_forward_length", u(48)), ("context_length", u(64)),
-        ("attention.head_count", u(4)), ("attention.head_count_kv", u(2)),
+        ("block_count", u(1)),
+        ("embedding_length", u(32)),
+        ("feed_forward_length", u(48)),
+        ("context_length", u(64)),
+        ("attention.head_count", u(4)),
+        ("attention.head_count_kv", u(2)),
         ("attention.layer_norm_rms_epsilon", Meta::from(1e-6f32)),
     ];
     Gguf::new("qwen2", &keys).with(|f| {
         f.put("token_embd.weight", &[50, 32]);
         f.put("output_norm.weight", &[32]);
         for (name, shape) in [
-            ("attn_norm.weight", &[32usize][..]), ("ffn_norm.weight", &[32]), ("attn_output.weight", &[32, 32]),
-            ("ffn_gate.weight", &[48, 32]), ("ffn_up.weight", &[48, 32]), ("ffn_down.weight", &[32, 48]),
+            ("attn_norm.weight", &[32usize][..]),
+            ("ffn_norm.weight", &[32]),
+            ("attn_output.weight", &[32, 32]),
+            ("ffn_gate.weight", &[48, 32]),
+            ("ffn_up.weight", &[48, 32]),
+            ("ffn_down.weight", &[32, 48]),
         ] {
             f.put(&format!("blk.0.{name}"), shape);
         }
@@ -370,10 +428,18 @@ fn gguf_keys() {
     assert!(qwen2(true).open().unwrap().spec == qwen2(false).open().unwrap().spec);
     // Keys that have no default.
     for key in [
-        "general.architecture", "deepseek2.block_count", "deepseek2.embedding_length", "deepseek2.feed_forward_length",
-        "deepseek2.attention.head_count", "deepseek2.attention.layer_norm_rms_epsilon", "deepseek2.attention.kv_lora_rank",
-        "deepseek2.attention.value_length_mla", "deepseek2.rope.dimension_count", "deepseek2.expert_count",
-        "deepseek2.expert_used_count", "deepseek2.expert_feed_forward_length",
+        "general.architecture",
+        "deepseek2.block_count",
+        "deepseek2.embedding_length",
+        "deepseek2.feed_forward_length",
+        "deepseek2.attention.head_count",
+        "deepseek2.attention.layer_norm_rms_epsilon",
+        "deepseek2.attention.kv_lora_rank",
+        "deepseek2.attention.value_length_mla",
+        "deepseek2.rope.dimension_count",
+        "deepseek2.expert_count",
+        "deepseek2.expert_used_count",
+        "deepseek2.expert_feed_forward_length",
     ] {
         refused(deepseek2().with(|f| f.drop_key(key)).open(), &[GGUF, key]);
     }
@@ -444,7 +510,9 @@ fn gguf_tensors() {
         }
         let mut shapes = vec![shape.iter().map(|n| n + 1).collect::<Vec<_>>(), shape.iter().rev().copied().collect()];
         shapes.push(shape.iter().skip(1).copied().collect());
-        shapes.extend((0..shape.len()).map(|i| shape.iter().enumerate().map(|(j, n)| if i == j { 0 } else { *n }).collect()));
+        shapes.extend(
+            (0..shape.len()).map(|i| shape.iter().enumerate().map(|(j, n)| if i == j { 0 } else { *n }).collect()),
+        );
         for wrong in shapes {
             if wrong != shape {
                 refused(deepseek2().with(|f| f.put(&name, &wrong)).open(), &[GGUF, &name]);
@@ -463,7 +531,12 @@ fn gguf_tensors() {
         refused(result.open(), &[GGUF, "blk.1.ffn_gate_inp.weight", "[4, 32]", &format!("[{n}, 32]")]);
     }
     // The latent's up projection with as many rows, otherwise divided.
-    for (k, v) in [([4usize, 16, 4], [4usize, 3, 16]), ([1, 16, 16], [1, 12, 16]), ([2, 16, 6], [2, 8, 16]), ([7, 16, 1], [7, 1, 16])] {
+    for (k, v) in [
+        ([4usize, 16, 4], [4usize, 3, 16]),
+        ([1, 16, 16], [1, 12, 16]),
+        ([2, 16, 6], [2, 8, 16]),
+        ([7, 16, 1], [7, 1, 16]),
+    ] {
         let result = deepseek2().with(|f| {
             f.put("blk.0.attn_k_b.weight", &k);
             f.put("blk.0.attn_v_b.weight", &v);
@@ -499,6 +572,7 @@ fn gguf_fused_projections_and_divisors() {
         refused(divisors.open(), &[GGUF, "rope_freqs.weight", &length.to_string(), "4"]);
     }
     refused(qwen2(false).with(|f| f.put("rope_freqs.weight", &[4])).open(), &[GGUF, "divisor", "0"]);
-    let integers = qwen2(false).with(|f| drop(f.tensors.insert("rope_freqs.weight".into(), (vec![4], model::checkpoint::Dtype::I32))));
+    let integers = qwen2(false)
+        .with(|f| drop(f.tensors.insert("rope_freqs.weight".into(), (vec![4], model::checkpoint::Dtype::I32))));
     refused(integers.open(), &[GGUF, "rope_freqs.weight"]);
 }

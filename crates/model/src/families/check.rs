@@ -73,7 +73,11 @@ fn grouped(block: &BlockSpec) -> Result<(), SpecError> {
         return Err(range("the number of key heads", gqa.kv_heads, limit));
     }
     if gqa.rope.dim > gqa.head_dim {
-        return Err(range("the number of rotary elements", gqa.rope.dim, format!("at most the head's {}", gqa.head_dim)));
+        return Err(range(
+            "the number of rotary elements",
+            gqa.rope.dim,
+            format!("at most the head's {}", gqa.head_dim),
+        ));
     }
     above("the epsilon of the norms of heads", gqa.qk_norm_eps.unwrap_or(1.0), 0.0)?;
     above("the factor of attention scores", gqa.scale, 0.0)
@@ -98,7 +102,11 @@ fn latent(block: &BlockSpec) -> Result<(), SpecError> {
     let Some(indexer) = &mla.indexer else { return Ok(()) };
     side("index heads times their size", indexer.heads.saturating_mul(indexer.dim))?;
     if indexer.rope.dim > indexer.dim {
-        return Err(range("the size of an index head", indexer.dim, format!("at least the {} rotary elements", indexer.rope.dim)));
+        return Err(range(
+            "the size of an index head",
+            indexer.dim,
+            format!("at least the {} rotary elements", indexer.rope.dim),
+        ));
     }
     above("the epsilon of the index keys' norm", indexer.norm_eps, 0.0)
 }
@@ -173,7 +181,11 @@ fn bounded(what: &str, size: usize, max: usize) -> Result<(), SpecError> {
 }
 
 fn above(what: &str, value: f32, limit: f32) -> Result<(), SpecError> {
-    if value.is_finite() && value > limit { Ok(()) } else { Err(range(what, value, format!("a finite number above {limit}"))) }
+    if value.is_finite() && value > limit {
+        Ok(())
+    } else {
+        Err(range(what, value, format!("a finite number above {limit}")))
+    }
 }
 
 fn finite(what: &str, value: f32) -> Result<(), SpecError> {

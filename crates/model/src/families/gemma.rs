@@ -76,10 +76,7 @@ fn read(config: &HfConfig) -> Result<ModelSpec, SpecError> {
         embedding_scale: Some((hidden as f32).sqrt()),
         blocks: sliding_layers(config, n_layers)?.into_iter().map(block).collect(),
         final_norm_eps: eps,
-        head: HeadSpec {
-            tied: config.bool_or("tie_word_embeddings", true)?,
-            softcap: softcap(config)?,
-        },
+        head: HeadSpec { tied: config.bool_or("tie_word_embeddings", true)?, softcap: softcap(config)? },
         mtp: Vec::new(),
     })
 }

@@ -13,10 +13,12 @@ use crate::spec::{
 pub(super) static LLAMA: Family = Family { model_types: &["llama"], read: read_llama, names: &[], norm_offset: 0.0 };
 
 /// Mistral, Mistral Nemo, Mistral Small, Magistral.
-pub(super) static MISTRAL: Family = Family { model_types: &["mistral"], read: read_mistral, names: &[], norm_offset: 0.0 };
+pub(super) static MISTRAL: Family =
+    Family { model_types: &["mistral"], read: read_mistral, names: &[], norm_offset: 0.0 };
 
 /// Mixtral.
-pub(super) static MIXTRAL: Family = Family { model_types: &["mixtral"], read: read_mixtral, names: MIXTRAL_NAMES, norm_offset: 0.0 };
+pub(super) static MIXTRAL: Family =
+    Family { model_types: &["mixtral"], read: read_mixtral, names: MIXTRAL_NAMES, norm_offset: 0.0 };
 
 const MIXTRAL_NAMES: &[(Part, Source)] = {
     use Part::*;
@@ -31,7 +33,15 @@ const MIXTRAL_NAMES: &[(Part, Source)] = {
 
 fn read_llama(config: &HfConfig) -> Result<ModelSpec, SpecError> {
     let bias = config.bool_or("attention_bias", false)?;
-    let plain = Plain { family: "Llama", base: 10000.0, eps: 1e-6, context: 2048, kv_heads: None, qkv_bias: bias, output_bias: bias };
+    let plain = Plain {
+        family: "Llama",
+        base: 10000.0,
+        eps: 1e-6,
+        context: 2048,
+        kv_heads: None,
+        qkv_bias: bias,
+        output_bias: bias,
+    };
     let ffn = Ffn::Dense(dense(config, config.bool_or("mlp_bias", false)?)?);
     plain.read(config, |_| Ok(None), |_| Ok(ffn.clone()))
 }
@@ -40,10 +50,19 @@ fn read_mistral(config: &HfConfig) -> Result<ModelSpec, SpecError> {
     // The reference's default where the key is absent; null means none.
     let window = if config.has("sliding_window") { config.opt_size("sliding_window")? } else { Some(4096) };
     let ffn = Ffn::Dense(dense(config, false)?);
-    if layer_types(config, layers(config)?)?.is_some_and(|types| types.iter().any(|&slides| slides != window.is_some())) {
+    if layer_types(config, layers(config)?)?.is_some_and(|types| types.iter().any(|&slides| slides != window.is_some()))
+    {
         return Err(config.unsupported("layer_types", "all layers of this family are alike"));
     }
-    let plain = Plain { family: "Mistral", base: 10000.0, eps: 1e-6, context: 131_072, kv_heads: Some(8), qkv_bias: false, output_bias: false };
+    let plain = Plain {
+        family: "Mistral",
+        base: 10000.0,
+        eps: 1e-6,
+        context: 131_072,
+        kv_heads: Some(8),
+        qkv_bias: false,
+        output_bias: false,
+    };
     plain.read(config, |_| Ok(window), |_| Ok(ffn.clone()))
 }
 
@@ -63,7 +82,15 @@ fn read_mixtral(config: &HfConfig) -> Result<ModelSpec, SpecError> {
             scale: 1.0,
         },
     });
-    let plain = Plain { family: "Mixtral", base: 1e6, eps: 1e-5, context: 131_072, kv_heads: Some(8), qkv_bias: false, output_bias: false };
+    let plain = Plain {
+        family: "Mixtral",
+        base: 1e6,
+        eps: 1e-5,
+        context: 131_072,
+        kv_heads: Some(8),
+        qkv_bias: false,
+        output_bias: false,
+    };
     plain.read(config, |_| Ok(window), |_| Ok(moe.clone()))
 }
 

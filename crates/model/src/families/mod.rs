@@ -6,8 +6,8 @@
 mod check;
 mod deepseek;
 mod gemma;
-mod gpt_oss;
 pub mod gguf;
+mod gpt_oss;
 mod llama;
 mod qwen;
 
@@ -148,11 +148,13 @@ fn find_family(config: &HfConfig, outer: &HfConfig) -> Result<&'static Family, S
         Some(names) => names,
         None => outer.opt_strings("architectures")?.unwrap_or_default(),
     };
-    if let Some(other) = names.iter().find(|n| !n.ends_with("ForCausalLM") && !n.ends_with("ForConditionalGeneration")) {
+    if let Some(other) = names.iter().find(|n| !n.ends_with("ForCausalLM") && !n.ends_with("ForConditionalGeneration"))
+    {
         let why = "only language models that predict the next token are".to_string();
         return Err(SpecError::Unsupported { key: "architectures".into(), value: clip(other), why });
     }
-    let model_type = config.opt_str("model_type")?.ok_or_else(|| SpecError::Missing { key: config.key("model_type") })?;
+    let model_type =
+        config.opt_str("model_type")?.ok_or_else(|| SpecError::Missing { key: config.key("model_type") })?;
     let family = FAMILIES.iter().find(|f| f.model_types.contains(&model_type));
     let unknown = || SpecError::Architecture { key: config.key("model_type"), found: clip(model_type), known: known() };
     family.copied().ok_or_else(unknown)
@@ -181,7 +183,9 @@ fn activation(config: &HfConfig, key: &str) -> Result<Activation, SpecError> {
 /// Checks a key that only repeats what others say.
 fn agrees(config: &HfConfig, key: &str, expected: usize) -> Result<(), SpecError> {
     match config.opt_count(key)? {
-        Some(found) if found != expected => Err(config.range(key, found, format!("{expected}, as the other sizes say"))),
+        Some(found) if found != expected => {
+            Err(config.range(key, found, format!("{expected}, as the other sizes say")))
+        }
         _ => Ok(()),
     }
 }
@@ -207,7 +211,13 @@ fn window(config: &HfConfig, absent: usize) -> Result<usize, SpecError> {
 
 /// A rotary embedding from either style of configuration: `rope_parameters`, or `rope_theta` with
 /// `rope_scaling` at the top level. A scaling that stands at the top level replaces the other.
-fn rope(config: &HfConfig, dim: usize, layout: RopeLayout, default_base: f32, context: usize) -> Result<RopeSpec, SpecError> {
+fn rope(
+    config: &HfConfig,
+    dim: usize,
+    layout: RopeLayout,
+    default_base: f32,
+    context: usize,
+) -> Result<RopeSpec, SpecError> {
     let new = config.object("rope_parameters")?;
     let old = config.object("rope_scaling")?;
     let top_base = match config.get("rope_theta") {
