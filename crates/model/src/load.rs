@@ -35,9 +35,7 @@ pub enum LoadError {
     Kind { file: String, name: String, found: String, wanted: String },
     #[error("{file}: {count} tensors belong to no part of the model, the first is {first}")]
     Unused { file: String, count: usize, first: String },
-    #[error(
-        "{file}: quantization_config.{key} is {value}, which is not supported; known are fp8 with square blocks and mxfp4"
-    )]
+    #[error("{file}: quantization_config.{key} = {value} is not supported; known: fp8 in square blocks, mxfp4")]
     Quantisation { file: String, key: &'static str, value: String },
 }
 

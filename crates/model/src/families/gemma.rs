@@ -2,7 +2,7 @@
 
 use kernels::ops::RopeLayout;
 
-use super::{Family, Source, activation, layer_types, layers, rope, rope_from};
+use super::{Family, Source, activation, layer_types, layers, rope_from, whole_rotation};
 use crate::config::{HfConfig, SpecError};
 use crate::parameters::Part;
 use crate::spec::{
@@ -99,19 +99,32 @@ fn sliding_layers(config: &HfConfig, n_layers: usize) -> Result<Vec<bool>, SpecE
 
 /// The rotary embeddings of full and of sliding layers. In the old style only the full ones scale.
 fn ropes(config: &HfConfig, dim: usize, context: usize) -> Result<(RopeSpec, RopeSpec), SpecError> {
+    let full_base = config.positive_or("rope_theta", 1e6)?;
     let local_base = config.positive_or("rope_local_base_freq", 10000.0)?;
+    whole_rotation(config)?;
     let layout = RopeLayout::Half;
-    let by_type = config.object("rope_parameters")?.filter(|p| p.has("full_attention"));
-    let Some(by_type) = by_type else {
-        let full = rope(config, dim, layout, 1e6, context)?;
-        return Ok((full, RopeSpec { dim, layout, base: local_base, scaling: RopeScaling::None }));
-    };
-    let one = |key: &str, base: f32| match by_type.object(key)? {
+    let one = |parameters: Option<HfConfig>, base: f32| match parameters {
         Some(parameters) => rope_from(&parameters, dim, layout, base, context, None),
         None => Ok(RopeSpec { dim, layout, base, scaling: RopeScaling::None }),
     };
-    let ropes = (one("full_attention", 1e6)?, one("sliding_attention", local_base)?);
-    by_type.finish()?;
-    config.opt_f32("rope_theta")?;
+    let ropes = match config.object("rope_parameters")? {
+        Some(by_type) => {
+            let (full, local) = (by_type.object("full_attention")?, by_type.object("sliding_attention")?);
+            // The reference passes over settings that stand beside these two.
+            by_type.finish()?;
+            (one(full, full_base)?, one(local, local_base)?)
+        }
+        None => {
+            let scaling = config.object("rope_scaling")?;
+            // The reference of one year scales by the old name of the kind, that of another does not.
+            if let Some(scaling) = scaling.as_ref().filter(|s| s.has("type") && !s.has("rope_type")) {
+                return Err(scaling.unsupported("type", "the family's files call it rope_type"));
+            }
+            (one(scaling, full_base)?, one(None, local_base)?)
+        }
+    };
+    if matches!(ropes.0.scaling, RopeScaling::Yarn { truncate: false, .. }) {
+        return Err(config.unsupported("rope_scaling", "the reference rounds YaRN's ramp whatever it says"));
+    }
     Ok(ropes)
 }

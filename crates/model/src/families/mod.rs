@@ -220,17 +220,13 @@ fn rope(
 ) -> Result<RopeSpec, SpecError> {
     let new = config.object("rope_parameters")?;
     let old = config.object("rope_scaling")?;
-    let top_base = match config.get("rope_theta") {
-        Some(_) => Some(config.positive_or("rope_theta", default_base)?),
-        None => None,
-    };
+    let base = config.positive_or("rope_theta", default_base)?;
     let top_original = config.opt_size("original_max_position_embeddings")?;
     whole_rotation(config)?;
     let Some(parameters) = old.or(new) else {
-        let base = top_base.unwrap_or(default_base);
         return Ok(RopeSpec { dim, layout, base, scaling: RopeScaling::None });
     };
-    rope_from(&parameters, dim, layout, top_base.unwrap_or(default_base), context, top_original)
+    rope_from(&parameters, dim, layout, base, context, top_original)
 }
 
 /// Partial rotation changes which elements turn; no family here uses it.
