@@ -381,6 +381,7 @@ fn what_would_change_the_model_is_refused_by_name_and_value() {
         (&oss, "hidden_act", json!("gelu"), &["hidden_act", "gelu"]),
         (&moe, "layer_types", json!(vec!["sliding_attention"; 48]), &["layer_types"]),
         (&moe, "mlp_only_layers", json!([-1]), &["mlp_only_layers"]),
+        (&moe, "mlp_only_layers", json!(vec![1; 1_000_000]), &["mlp_only_layers", "1000000", "48"]),
         (&moe, "num_local_experts", json!(4), &["num_local_experts", "4", "128"]),
         (&moe, "shared_expert_intermediate_size", json!(64), &["shared_expert_intermediate_size = 64"]),
     ];

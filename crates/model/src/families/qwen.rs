@@ -73,6 +73,10 @@ fn read_qwen3_moe(config: &HfConfig) -> Result<ModelSpec, SpecError> {
         },
     };
     let (step, dense_layers) = (config.size_or("decoder_sparse_step", 1)?, config.counts("mlp_only_layers")?);
+    if dense_layers.len() > n_layers {
+        let found = format!("a list of {}", dense_layers.len());
+        return Err(config.range("mlp_only_layers", found, format!("at most the {n_layers} layers")));
+    }
     let sparse = |l: usize| !dense_layers.contains(&l) && (l + 1).is_multiple_of(step);
     let ffn = |l| Ok(if sparse(l) { Ffn::Moe(moe.clone()) } else { Ffn::Dense(dense) });
     let spec = qwen3_plain(config, "Qwen3-MoE", 4)?.read(config, |_| Ok(window), ffn)?;
