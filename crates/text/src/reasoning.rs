@@ -213,7 +213,7 @@ impl ReasoningSplitter {
     }
 
     fn between(&mut self, at_end: bool, out: &mut Vec<ReasoningPiece>) -> bool {
-        if let Some((at, marker)) = first_of(&self.held, &HEADERS).or_else(|| first_of(&self.held, &[MESSAGE])) {
+        if let Some((at, marker)) = first_of(&self.held, &[HEADERS[0], HEADERS[1], MESSAGE]) {
             // Text outside of messages: a model that does not keep to the format. It is not lost.
             emit(out, ReasoningPiece::Content(self.held[..at].to_string()));
             self.held.drain(..at + if marker == MESSAGE { 0 } else { marker.len() });
@@ -222,7 +222,8 @@ impl ReasoningSplitter {
             return true;
         }
         let all = [HEADERS[0], HEADERS[1], MESSAGE];
-        let marker = if at_end { 0 } else { all.iter().map(|m| longest_suffix_prefix(&self.held, m)).max().unwrap_or(0) };
+        let marker =
+            if at_end { 0 } else { all.iter().map(|m| longest_suffix_prefix(&self.held, m)).max().unwrap_or(0) };
         let rest = self.held.split_off(self.held.len() - marker);
         emit(out, ReasoningPiece::Content(std::mem::replace(&mut self.held, rest)));
         false
@@ -255,11 +256,14 @@ impl ReasoningSplitter {
         let text = self.held[..end].to_string();
         let analysis = self.is_analysis();
         let plain = self.header.is_empty() || self.header == "final" || self.header == "assistant";
-        emit(out, match (analysis, plain) {
-            (true, _) => ReasoningPiece::Reasoning(text),
-            (_, true) => ReasoningPiece::Content(text),
-            _ => ReasoningPiece::Channel { header: self.header.clone(), text },
-        });
+        emit(
+            out,
+            match (analysis, plain) {
+                (true, _) => ReasoningPiece::Reasoning(text),
+                (_, true) => ReasoningPiece::Content(text),
+                _ => ReasoningPiece::Channel { header: self.header.clone(), text },
+            },
+        );
         self.held.drain(..next.map_or(end, |(after, _)| after));
         match next {
             Some((_, header)) => {
@@ -277,7 +281,8 @@ fn first_of<'m>(text: &str, markers: &[&'m str]) -> Option<(usize, &'m str)> {
 }
 
 fn emit(out: &mut Vec<ReasoningPiece>, piece: ReasoningPiece) {
-    let (ReasoningPiece::Reasoning(text) | ReasoningPiece::Content(text) | ReasoningPiece::Channel { text, .. }) = &piece;
+    let (ReasoningPiece::Reasoning(text) | ReasoningPiece::Content(text) | ReasoningPiece::Channel { text, .. }) =
+        &piece;
     if text.is_empty() {
         return;
     }
@@ -300,7 +305,10 @@ mod tests {
                 (Some(ReasoningPiece::Reasoning(a)), ReasoningPiece::Reasoning(b)) => a.push_str(&b),
                 (Some(ReasoningPiece::Content(a)), ReasoningPiece::Content(b)) => a.push_str(&b),
                 (Some(ReasoningPiece::Channel { header, text }), ReasoningPiece::Channel { header: h, text: t })
-                    if *header == h => text.push_str(&t),
+                    if *header == h =>
+                {
+                    text.push_str(&t)
+                }
                 (_, piece) => all.push(piece),
             }
         }

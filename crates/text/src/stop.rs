@@ -85,7 +85,10 @@ mod tests {
 
     /// The specification, on the whole text: the stop string that begins first, then the shortest.
     fn whole(stops: &[String], text: &str) -> (String, Option<String>) {
-        let hits = stops.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| Some((text.find(stop.as_str())?, stop.len(), stop)));
+        let hits = stops
+            .iter()
+            .filter(|stop| !stop.is_empty())
+            .filter_map(|stop| Some((text.find(stop.as_str())?, stop.len(), stop)));
         match hits.min() {
             Some((at, _, stop)) => (text[..at].to_string(), Some(stop.clone())),
             None => (text.to_string(), None),

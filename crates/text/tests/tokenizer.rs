@@ -89,7 +89,8 @@ fn text_never_becomes_a_reserved_token() {
         // Half of it from each side of a border, in either order of trust.
         let characters: Vec<char> = token.chars().collect();
         for cut in 0..=characters.len() {
-            let (left, right) = (characters[..cut].iter().collect::<String>(), characters[cut..].iter().collect::<String>());
+            let (left, right) =
+                (characters[..cut].iter().collect::<String>(), characters[cut..].iter().collect::<String>());
             for trust in [false, true] {
                 let mut segments = [Segment::trusted(left.as_str()), Segment::trusted(right.as_str())];
                 segments[usize::from(trust)].trusted = false;
@@ -130,7 +131,11 @@ fn a_stream_gives_the_text_of_the_whole() {
         for specials in [Specials::Show, Specials::Hide] {
             let mut stream = StreamDecoder::new(tokenizer, specials);
             let pieces: String = ids.iter().map(|&id| stream.push(id)).collect();
-            let bytes: Vec<u8> = ids.iter().filter(|&&id| specials == Specials::Show || !tokenizer.is_special(id)).flat_map(|&id| reference_bytes(tokenizer, id)).collect();
+            let bytes: Vec<u8> = ids
+                .iter()
+                .filter(|&&id| specials == Specials::Show || !tokenizer.is_special(id))
+                .flat_map(|&id| reference_bytes(tokenizer, id))
+                .collect();
             let whole = pieces + &stream.finish();
             assert_eq!(whole, String::from_utf8_lossy(&bytes));
             assert_eq!(whole, tokenizer.decode(&ids, specials));
@@ -172,14 +177,18 @@ fn broken_files_end_in_an_error_that_names_the_fault() {
         ("/model/merges", json!(["b a"]), "merge 0: \"ba\" is not in the vocabulary"),
         ("/model/merges", json!(["ab"]), "is not two tokens"),
         ("/model/merges", json!([["a", "b", "c"]]), "tokenizer.json is not valid"),
-        ("/model/vocab", json!({"a": 0, "b": 0}), "id 0 belongs to both"),
-        ("/model/vocab", json!({"a": 4_000_000_000u32, "<unk>": 0}), "too large for a vocabulary"),
+        ("/model/vocab", json!({"a": 0, "b": 0, "<unk>": 3}), "id 0 belongs to both"),
+        ("/model/vocab", json!({"<unk>": 0, "a": 4_000_000_000u32}), "too large for a vocabulary"),
         ("/model/vocab", json!({"a": -1}), "tokenizer.json is not valid"),
         ("/model/unk_token", json!("none"), "the unknown token \"none\""),
         ("/model/type", json!("Unigram"), "model \"Unigram\" is not supported (supported: BPE)"),
         ("/normalizer", json!({"type": "Precompiled"}), "normalizer \"Precompiled\" is not supported"),
         ("/pre_tokenizer", json!({"type": "Magic"}), "pre_tokenizer \"Magic\" is not supported"),
-        ("/pre_tokenizer", json!({"type": "Split", "pattern": {"Regex": "(a+)+(?=b)"}, "behavior": "Isolated"}), "look-around"),
+        (
+            "/pre_tokenizer",
+            json!({"type": "Split", "pattern": {"Regex": "(a+)+(?=b)"}, "behavior": "Isolated"}),
+            "look-around",
+        ),
         ("/pre_tokenizer", json!({"type": "Split", "pattern": {"Regex": "(a"}, "behavior": "Isolated"}), "pattern"),
         ("/decoder", json!({"type": "CTC"}), "decoder \"CTC\" is not supported"),
         ("/added_tokens", json!([{"id": 0, "content": "c"}]), "id 0 belongs to both"),
@@ -234,7 +243,9 @@ fn sentence_piece(prefix: bool) -> Tokenizer {
     let mut token_types = vec![2, 3, 3];
     token_types.extend([6; 256]);
     let mut scores = vec![0.0; 259];
-    for (text, score) in [("▁", -9.0), ("a", -9.0), ("b", -9.0), ("ab", -1.0), ("▁a", -2.0), ("ba", -1.0), ("abab", -3.0), ("xy", -0.5)] {
+    for (text, score) in
+        [("▁", -9.0), ("a", -9.0), ("b", -9.0), ("ab", -1.0), ("▁a", -2.0), ("ba", -1.0), ("abab", -3.0), ("xy", -0.5)]
+    {
         tokens.push(text.into());
         token_types.push(1);
         scores.push(score);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use minijinja::value::{Kwargs, Object, Rest, ValueKind};
+use minijinja::value::{Kwargs, Object, Rest, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::ink::{ink, ink_text, ink_value, is_inked, plain, plain_text, plain_value};
@@ -98,7 +98,10 @@ fn install_filters(environment: &mut Environment<'static>) {
         Ok::<Value, Error>(match parsed {
             Some(Some(number)) => Value::from(number),
             Some(None) => default.unwrap_or_else(|| Value::from(0)),
-            None => minijinja::filters::int(&value).unwrap_or_else(|_| default.unwrap_or_else(|| Value::from(0))),
+            None if value.is_integer() => value,
+            None if value.is_number() => Value::from(f64::try_from(value)?.trunc() as i64),
+            None if value.kind() == ValueKind::Bool => Value::from(i64::from(value.is_true())),
+            None => default.unwrap_or_else(|| Value::from(0)),
         })
     });
     for name in ["pprint", "urlencode", "escape", "e", "format"] {
@@ -251,7 +254,8 @@ fn method(state: &mut State, value: Value, name: String, arguments: Rest<Value>)
         }
         ValueKind::Seq if matches!(name.as_str(), "index" | "count") => {
             let wanted = plain_value(arguments.0.first().unwrap_or(&Value::UNDEFINED), 0)?;
-            let items: Vec<Value> = value.try_iter()?.map(|item| plain_value(&item, 0)).collect::<Result<_, Error>>()?;
+            let items: Vec<Value> =
+                value.try_iter()?.map(|item| plain_value(&item, 0)).collect::<Result<_, Error>>()?;
             if name == "count" {
                 return Ok(Value::from(items.iter().filter(|item| **item == wanted).count()));
             }
@@ -311,7 +315,11 @@ fn text_method(state: &mut State, value: &Value, name: &str, arguments: &[Value]
                 if name == "startswith" { bare.starts_with(&part) } else { bare.ends_with(&part) }
             };
             let part = arguments.first().ok_or_else(|| failed(format!("{name}: an argument is missing")))?;
-            Ok(Value::from(if part.kind() == ValueKind::Seq { part.try_iter()?.any(|part| hit(&part)) } else { hit(part) }))
+            Ok(Value::from(if part.kind() == ValueKind::Seq {
+                part.try_iter()?.any(|part| hit(&part))
+            } else {
+                hit(part)
+            }))
         }
         "replace" => {
             let to = text_argument(arguments, 1)?.ok_or_else(|| failed("replace: an argument is missing"))?;
@@ -346,7 +354,11 @@ fn text_method(state: &mut State, value: &Value, name: &str, arguments: &[Value]
                 &bare,
             )?;
             charge(state, size(&result))?;
-            if inked || bare.iter().zip(arguments).any(|(bare, value)| bare != value) { ink_value(&result) } else { Ok(result) }
+            if inked || bare.iter().zip(arguments).any(|(bare, value)| bare != value) {
+                ink_value(&result)
+            } else {
+                Ok(result)
+            }
         }
     }
 }
@@ -437,7 +449,10 @@ fn split_lines(text: &str, keep_ends: bool) -> Vec<String> {
     let mut line = String::new();
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
-        let ends = matches!(plain(character), '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
+        let ends = matches!(
+            plain(character),
+            '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}'
+        );
         if !ends {
             line.push(character);
             continue;
@@ -488,7 +503,8 @@ fn join(state: &State, items: impl Iterator<Item = Result<Value, Error>>, separa
     Ok(result)
 }
 
-fn indent(state: &State, text: Value, width: Option<Value>, first: Option<bool>, blank: Option<bool>, kwargs: Kwargs) -> Result<String, Error> {
+fn indent(state: &State, text: Value, arguments: Rest<Value>) -> Result<String, Error> {
+    let (width, first, blank, kwargs): (Option<Value>, Option<bool>, Option<bool>, Kwargs) = from_args(&arguments.0)?;
     let width = match width {
         Some(width) => Some(width),
         None => kwargs.get::<Option<Value>>("width")?,
@@ -539,7 +555,11 @@ fn title(text: &str) -> String {
     let mut buffer = [0; 4];
     for character in text.chars() {
         let one = character.encode_utf8(&mut buffer);
-        result.push_str(&if in_word { change_case(one, char::to_lowercase) } else { change_case(one, char::to_uppercase) });
+        result.push_str(&if in_word {
+            change_case(one, char::to_lowercase)
+        } else {
+            change_case(one, char::to_uppercase)
+        });
         in_word = plain(character).is_alphabetic();
     }
     result

@@ -96,7 +96,8 @@ pub(crate) fn ink_json(json: &serde_json::Value, depth: usize) -> Result<Value, 
 pub(crate) fn ink_message(message: &serde_json::Value) -> Result<Value, Error> {
     let inked = ink_json(message, 0)?;
     let role = message.get("role").and_then(serde_json::Value::as_str);
-    let Some(role) = role.filter(|role| role.len() <= 32 && role.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')) else {
+    let Some(role) = role.filter(|role| role.len() <= 32 && role.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+    else {
         return Ok(inked);
     };
     let keys = inked.try_iter()?;
@@ -133,7 +134,9 @@ fn map_text(value: &Value, depth: usize, change: &dyn Fn(&str) -> Option<String>
         ValueKind::Map => {
             let pairs: Result<Vec<(Value, Value)>, Error> = value
                 .try_iter()?
-                .map(|key| Ok((map_text(&key, depth + 1, change)?, map_text(&value.get_item(&key)?, depth + 1, change)?)))
+                .map(|key| {
+                    Ok((map_text(&key, depth + 1, change)?, map_text(&value.get_item(&key)?, depth + 1, change)?))
+                })
                 .collect();
             Ok(Value::from_pairs(pairs?))
         }

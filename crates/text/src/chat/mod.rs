@@ -48,8 +48,18 @@ const MAX_OUTPUT_BYTES: usize = 4 << 20;
 /// The variables that a request may set besides those of [`ChatInput`]. No others: a template's own variables are not
 /// a request's to change.
 const ALLOWED_VARIABLES: [&str; 12] = [
-    "enable_thinking", "thinking", "thinking_budget", "reasoning_effort", "model_identity", "date_string",
-    "tools_in_user_message", "builtin_tools", "documents", "add_vision_id", "continue_final_message", "strftime_now",
+    "enable_thinking",
+    "thinking",
+    "thinking_budget",
+    "reasoning_effort",
+    "model_identity",
+    "date_string",
+    "tools_in_user_message",
+    "builtin_tools",
+    "documents",
+    "add_vision_id",
+    "continue_final_message",
+    "strftime_now",
 ];
 
 /// Why a template could not be read or rendered.
@@ -314,7 +324,17 @@ fn without_generation_tags(source: &str) -> String {
 /// `strftime` of a date at midnight, with the directives that templates use.
 fn strftime(format: &str, (year, month, day): (i32, u32, u32)) -> Result<String, minijinja::Error> {
     const MONTHS: [&str; 12] = [
-        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
         "December",
     ];
     const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];

@@ -92,8 +92,13 @@ fn repr_text(text: &str, out: &mut String) {
             '\t' => write!(out, "\\t"),
             _ if character == quote => write!(out, "\\{quote}"),
             '\0'..='\x1f' | '\x7f'..='\u{a0}' | '\u{ad}' => write!(out, "\\x{code:02x}"),
-            '\u{2000}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{205f}'..='\u{206f}' | '\u{3000}' | '\u{feff}'
-            | '\u{1680}' | '\u{e000}'..='\u{f8ff}' => write!(out, "\\u{code:04x}"),
+            '\u{2000}'..='\u{200f}'
+            | '\u{2028}'..='\u{202f}'
+            | '\u{205f}'..='\u{206f}'
+            | '\u{3000}'
+            | '\u{feff}'
+            | '\u{1680}'
+            | '\u{e000}'..='\u{f8ff}' => write!(out, "\\u{code:04x}"),
             _ => {
                 out.push(character);
                 Ok(())
@@ -156,7 +161,8 @@ fn json(value: &Value, layout: &JsonLayout, out: &mut String, depth: usize) -> R
             })?;
         }
         ValueKind::Map => {
-            let mut keys: Vec<(String, Value)> = value.try_iter()?.map(|key| Ok((json_key(&key)?, key))).collect::<Result<_, Error>>()?;
+            let mut keys: Vec<(String, Value)> =
+                value.try_iter()?.map(|key| Ok((json_key(&key)?, key))).collect::<Result<_, Error>>()?;
             if layout.sort_keys {
                 keys.sort_by(|a, b| a.0.cmp(&b.0));
             }
@@ -239,8 +245,17 @@ mod tests {
     fn floats_are_written_as_python_writes_them() {
         let written = |value| float(value, ["inf", "-inf", "nan"]);
         for (value, text) in [
-            (1.0, "1.0"), (0.1, "0.1"), (-2.5, "-2.5"), (1e15, "1000000000000000.0"), (1e16, "1e+16"), (1.5e300, "1.5e+300"),
-            (0.0001, "0.0001"), (0.00001, "1e-05"), (0.0, "0.0"), (-0.0, "-0.0"), (f64::NEG_INFINITY, "-inf"),
+            (1.0, "1.0"),
+            (0.1, "0.1"),
+            (-2.5, "-2.5"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (1.5e300, "1.5e+300"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (f64::NEG_INFINITY, "-inf"),
         ] {
             assert_eq!(written(value), text);
         }

@@ -30,10 +30,7 @@ impl MergeTable {
 
     /// The merges of a SentencePiece vocabulary: any two symbols join whose concatenation is a token; the highest
     /// score first. `tokens` holds what may be formed: (id, text, score).
-    pub(crate) fn from_scores(
-        tokens: &[(u32, &str, f32)],
-        first_free_id: u32,
-    ) -> Result<MergeTable, TokenizerError> {
+    pub(crate) fn from_scores(tokens: &[(u32, &str, f32)], first_free_id: u32) -> Result<MergeTable, TokenizerError> {
         let mut distinct: Vec<f32> = tokens.iter().map(|token| token.2).collect();
         distinct.sort_by(|a, b| b.total_cmp(a));
         distinct.dedup();

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::Tokenizer;
 use super::error::{TokenizerError, shorten};
 use super::json::MAX_FILE_BYTES;
-use super::Tokenizer;
 
 /// Largest of the small files that is read. Some `tokenizer_config.json` repeat all added tokens.
 const MAX_SMALL_FILE_BYTES: u64 = 16 << 20;
@@ -20,15 +20,14 @@ impl Tokenizer {
     /// and `chat_template.jinja`.
     pub fn from_directory(directory: &Path) -> Result<Tokenizer, TokenizerError> {
         let path = directory.join("tokenizer.json");
-        let bytes = read(&path, MAX_FILE_BYTES)?.ok_or_else(|| TokenizerError::Io {
-            path: path.clone(),
-            source: std::io::ErrorKind::NotFound.into(),
-        })?;
+        let bytes = read(&path, MAX_FILE_BYTES)?
+            .ok_or_else(|| TokenizerError::Io { path: path.clone(), source: std::io::ErrorKind::NotFound.into() })?;
         let mut tokenizer = Tokenizer::from_json(&bytes)?;
         drop(bytes);
         let config = json(directory, "tokenizer_config.json")?;
         let map = json(directory, "special_tokens_map.json")?;
-        let named = |key: &str| [&config, &map].into_iter().find_map(|file| token_text(file.get(key)?)).map(str::to_string);
+        let named =
+            |key: &str| [&config, &map].into_iter().find_map(|file| token_text(file.get(key)?)).map(str::to_string);
         if let Some(bos) = named("bos_token") {
             tokenizer.meta.bos = Some(tokenizer.named_id("bos_token", &bos)?);
         }

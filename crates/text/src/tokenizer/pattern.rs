@@ -107,9 +107,9 @@ impl Pattern {
                 let mut looks_left = text.len().saturating_add(64).saturating_mul(MAX_LOOKS_PER_BYTE);
                 let mut at = 0;
                 while at < text.len() {
-                    let end = automaton
-                        .match_at(&mut cache, text, at, &mut looks_left)
-                        .ok_or_else(|| EncodeError::SlowPattern { pattern: shorten(&self.source), limit: MAX_LOOKS_PER_BYTE })?;
+                    let end = automaton.match_at(&mut cache, text, at, &mut looks_left).ok_or_else(|| {
+                        EncodeError::SlowPattern { pattern: shorten(&self.source), limit: MAX_LOOKS_PER_BYTE }
+                    })?;
                     if end > at {
                         found.push(at..end);
                         at = end;
@@ -187,7 +187,9 @@ fn check_dialect(source: &str, head: &str) -> Result<(), TokenizerError> {
     while at < bytes.len() {
         match bytes[at] {
             // `\p{L}+` is a class with a quantifier, not a doubled quantifier.
-            b'\\' if matches!(bytes.get(at + 1), Some(b'p' | b'P' | b'x' | b'u')) && bytes.get(at + 2) == Some(&b'{') => {
+            b'\\'
+                if matches!(bytes.get(at + 1), Some(b'p' | b'P' | b'x' | b'u')) && bytes.get(at + 2) == Some(&b'{') =>
+            {
                 at += head[at..].find('}').unwrap_or(1);
             }
             b'\\' => at += 1,

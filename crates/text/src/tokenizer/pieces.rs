@@ -84,12 +84,22 @@ pub(crate) enum Prepend {
 
 /// A rule that cuts text into pieces, or rewrites the pieces.
 pub(crate) enum PreTokenizer {
-    Split { pattern: Pattern, behavior: Behavior, invert: bool },
+    Split {
+        pattern: Pattern,
+        behavior: Behavior,
+        invert: bool,
+    },
     /// Every piece begins with a space.
     PrefixSpace,
     /// Every byte becomes a printable character (GPT-2).
-    ByteAlphabet { add_prefix_space: bool },
-    Metaspace { replacement: char, prepend: Prepend, split: Option<Pattern> },
+    ByteAlphabet {
+        add_prefix_space: bool,
+    },
+    Metaspace {
+        replacement: char,
+        prepend: Prepend,
+        split: Option<Pattern>,
+    },
 }
 
 /// A text and the pieces that it is cut into.
@@ -119,7 +129,8 @@ impl Pieces {
                 }),
                 PreTokenizer::Metaspace { replacement, prepend, split } => {
                     pieces.rewrite(|piece, start, out| {
-                        let wanted = *prepend == Prepend::Always || (*prepend == Prepend::First && at_start && start == 0);
+                        let wanted =
+                            *prepend == Prepend::Always || (*prepend == Prepend::First && at_start && start == 0);
                         if wanted && !piece.starts_with([' ', *replacement]) {
                             out.push(*replacement);
                         }
