@@ -174,7 +174,7 @@ impl ReasoningSplitter {
             return true;
         }
         let undecided = text.is_empty() || open.starts_with(text) || close.starts_with(text);
-        if undecided && !(at_end && !self.held.is_empty()) {
+        if undecided && (!at_end || self.held.is_empty()) {
             return false;
         }
         self.state = State::Content;

@@ -305,7 +305,7 @@ fn long_runs_take_linear_time() {
         let small = (0..3).map(|_| seconds(&quarter)).fold(f64::MAX, f64::min);
         let large = (0..2).map(|_| seconds(&quarter.repeat(4))).fold(f64::MAX, f64::min);
         println!("{run:?}: 1 MiB in {large:.3} s, {:.2} times a quarter", large / small);
-        // Twice 2.3, with room for a busy machine; quadratic time would be 16.
-        assert!(large / small < 9.0, "{run:?}: {small} s, then {large} s");
+        // Linear time is 4, quadratic time 16; caches and busy machines lie between.
+        assert!(large / small < 12.0, "{run:?}: {small} s, then {large} s");
     }
 }

@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::error::{TokenizerError, shorten};
 
@@ -17,7 +18,7 @@ const MAX_SCORED_TOKEN_BYTES: usize = 512;
 #[derive(Default)]
 pub(crate) struct MergeTable {
     /// (left, right) to (rank, joined).
-    pairs: HashMap<(u32, u32), (u32, u32)>,
+    pairs: HashMap<u64, (u32, u32), PairHash>,
     /// Characters that are no token themselves but part of one: symbols above all token ids.
     extra_chars: HashMap<char, u32>,
 }
@@ -25,7 +26,7 @@ pub(crate) struct MergeTable {
 impl MergeTable {
     /// Adds a merge; a later one for the same pair replaces an earlier one.
     pub(crate) fn insert(&mut self, left: u32, right: u32, rank: u32, joined: u32) {
-        self.pairs.insert((left, right), (rank, joined));
+        self.pairs.insert(pair_key(left, right), (rank, joined));
     }
 
     /// The merges of a SentencePiece vocabulary: any two symbols join whose concatenation is a token; the highest
@@ -54,13 +55,13 @@ impl MergeTable {
                 });
             }
         }
-        let mut pairs = HashMap::new();
+        let mut pairs: HashMap<u64, (u32, u32), PairHash> = HashMap::default();
         for &(_, text, score) in tokens {
             let joined = symbols[text];
             let rank = distinct.partition_point(|&other| other > score) as u32;
             for (at, _) in text.char_indices().skip(1) {
                 if let (Some(&left), Some(&right)) = (symbols.get(&text[..at]), symbols.get(&text[at..])) {
-                    pairs.insert((left, right), (rank, joined));
+                    pairs.insert(pair_key(left, right), (rank, joined));
                 }
             }
         }
@@ -78,7 +79,48 @@ impl MergeTable {
     }
 
     fn get(&self, left: u32, right: u32) -> Option<(u32, u32)> {
-        self.pairs.get(&(left, right)).copied()
+        self.pairs.get(&pair_key(left, right)).copied()
+    }
+}
+
+fn pair_key(left: u32, right: u32) -> u64 {
+    u64::from(left) << 32 | u64::from(right)
+}
+
+/// Hashes pairs with a random key, so that a file cannot be written to make them collide; one multiplication, because
+/// the table is what long texts spend their time in.
+#[derive(Clone, Copy)]
+struct PairHash(u64, u64);
+
+impl Default for PairHash {
+    fn default() -> PairHash {
+        let random = RandomState::new();
+        PairHash(random.hash_one(1u8), random.hash_one(2u8) | 1)
+    }
+}
+
+impl BuildHasher for PairHash {
+    type Hasher = PairHasher;
+    fn build_hasher(&self) -> PairHasher {
+        PairHasher { key: *self, hash: 0 }
+    }
+}
+
+struct PairHasher {
+    key: PairHash,
+    hash: u64,
+}
+
+impl Hasher for PairHasher {
+    fn finish(&self) -> u64 {
+        self.hash
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    }
+    fn write_u64(&mut self, value: u64) {
+        let product = u128::from(value ^ self.hash ^ self.key.0) * u128::from(self.key.1);
+        self.hash = product as u64 ^ (product >> 64) as u64;
     }
 }
 
@@ -91,8 +133,8 @@ struct Symbol {
     next: u32,
 }
 
-/// A pair that waits: ordered by rank, then position.
-type Waiting = Reverse<(u32, u32, u32, u32, u32)>; // rank, position of left, left, right, joined
+/// A pair that waits: its rank above the position of its left symbol, so that the lowest is the next to join.
+type Waiting = Reverse<u64>;
 
 /// Buffers that are kept from piece to piece.
 #[derive(Default)]
@@ -119,12 +161,15 @@ impl Merger {
         waiting.clear();
         waiting.extend((0..last).filter_map(|at| self.pair_at(table, at)));
         self.heap = BinaryHeap::from(waiting);
-        while let Some(Reverse((_, at, left, right, joined))) = self.heap.pop() {
+        while let Some(Reverse(waiting)) = self.heap.pop() {
+            let (rank, at) = ((waiting >> 32) as u32, waiting as u32);
             let symbol = self.symbols[at as usize];
-            // The pair may have changed since it was queued.
-            if symbol.id != left || symbol.next == NONE || self.symbols[symbol.next as usize].id != right {
+            // The pair may have changed since it was queued; one that has this rank now is the one to join.
+            let right = self.symbols.get(symbol.next as usize).map(|right| right.id);
+            let Some((_, joined)) = right.and_then(|right| table.get(symbol.id, right)).filter(|pair| pair.0 == rank)
+            else {
                 continue;
-            }
+            };
             let after = self.symbols[symbol.next as usize].next;
             self.symbols[symbol.next as usize].id = NONE;
             self.symbols[at as usize] = Symbol { id: joined, previous: symbol.previous, next: after };
@@ -147,7 +192,7 @@ impl Merger {
     fn pair_at(&self, table: &MergeTable, at: u32) -> Option<Waiting> {
         let left = self.symbols[at as usize];
         let right = self.symbols.get(left.next as usize)?;
-        let (rank, joined) = table.get(left.id, right.id)?;
-        Some(Reverse((rank, at, left.id, right.id, joined)))
+        let (rank, _) = table.get(left.id, right.id)?;
+        Some(Reverse(u64::from(rank) << 32 | u64::from(at)))
     }
 }
