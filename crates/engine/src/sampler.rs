@@ -115,7 +115,12 @@ impl Sampling {
         within("repetition_penalty", penalty, penalty > 0.0 && penalty <= 10.0, "above 0 and at most 10")?;
         let range = -2.0..=2.0;
         within("presence_penalty", self.presence_penalty, range.contains(&self.presence_penalty), "between -2 and 2")?;
-        within("frequency_penalty", self.frequency_penalty, range.contains(&self.frequency_penalty), "between -2 and 2")?;
+        within(
+            "frequency_penalty",
+            self.frequency_penalty,
+            range.contains(&self.frequency_penalty),
+            "between -2 and 2",
+        )?;
         for &(token, bias) in &self.logit_bias {
             if token as usize >= vocab {
                 return Err(SamplingError::Token { token, vocab });
@@ -201,7 +206,7 @@ impl Sampler {
         // Only the tokens that top-k keeps count towards the mass that top-p is a share of.
         let mass: f64 = match limit == logits.len() {
             true => logits.iter().map(|&v| likelihood(v)).sum(),
-            false => best.first(limit).iter().map(|&t| likelihood(logits[t as usize])).sum(),
+            false => best.first(limit)[..limit].iter().map(|&t| likelihood(logits[t as usize])).sum(),
         };
         let mut kept = Vec::new();
         let mut sum = 0.0;
@@ -239,9 +244,7 @@ impl<'a> Best<'a> {
             let target = count.max(self.sorted * 4).max(64).min(self.order.len());
             let rest = &mut self.order[self.sorted..];
             let logits = self.logits;
-            let by_logit = |a: &u32, b: &u32| {
-                logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b))
-            };
+            let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
             let wanted = target - self.sorted;
             if wanted < rest.len() {
                 rest.select_nth_unstable_by(wanted, by_logit);
@@ -281,7 +284,8 @@ fn uniform(seed: u64, index: u64) -> f64 {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     };
-    let bits = mix(mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)).wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    let bits =
+        mix(mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)).wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
@@ -339,7 +343,11 @@ mod tests {
             Sampler::new(settings, prompt, 4).unwrap().sample(&logits).unwrap().token
         };
         assert_eq!(first(Sampling { repetition_penalty: 2.0, ..Sampling::default() }, &[0]), 1);
-        assert_eq!(first(Sampling { presence_penalty: 2.0, ..Sampling::default() }, &[0]), 0, "the prompt does not count");
+        assert_eq!(
+            first(Sampling { presence_penalty: 2.0, ..Sampling::default() }, &[0]),
+            0,
+            "the prompt does not count"
+        );
         assert_eq!(first(Sampling { logit_bias: vec![(3, 5.0)], ..Sampling::default() }, &[]), 3);
         let mut sampler = Sampler::new(Sampling { frequency_penalty: 0.2, ..Sampling::default() }, &[], 4).unwrap();
         let tokens: Vec<u32> = (0..4).map(|_| sampler.sample(&logits).unwrap().token).collect();
@@ -371,6 +379,9 @@ mod tests {
         assert!(Sampling { top_p: f32::NAN, ..Sampling::default() }.check(10).is_err());
         assert!(Sampling { logit_bias: vec![(10, 1.0)], ..Sampling::default() }.check(10).is_err());
         let mut sampler = Sampler::new(Sampling::default(), &[], 2).unwrap();
-        assert_eq!(sampler.sample(&[0.0, f32::NAN]).unwrap_err().to_string(), "the model's logit of token 1 is NaN; its weights may be damaged");
+        assert_eq!(
+            sampler.sample(&[0.0, f32::NAN]).unwrap_err().to_string(),
+            "the model's logit of token 1 is NaN; its weights may be damaged"
+        );
     }
 }

@@ -72,18 +72,78 @@ pub enum SpecError {
 
 /// Keys that say nothing about the mathematics of the forward pass.
 const HARMLESS: &[&str] = &[
-    "architectures", "model_type", "torch_dtype", "dtype", "transformers_version", "auto_map", "use_cache",
-    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "sep_token_id", "initializer_range",
-    "quantization_config", "attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "classifier_dropout", "pretraining_tp",
-    "output_router_logits", "router_aux_loss_coef", "router_jitter_noise", "aux_loss_alpha", "seq_aux", "ep_size",
-    "is_encoder_decoder", "is_decoder", "id2label", "label2id", "problem_type", "task_specific_params", "tokenizer_class",
-    "return_dict", "output_attentions", "output_hidden_states", "chunk_size_feed_forward", "prefix", "finetuning_task",
-    "torchscript", "use_bfloat16", "tf_legacy_loss", "pruned_heads", "cross_attention_hidden_size", "add_cross_attention",
-    "tie_encoder_decoder", "attn_implementation", "gradient_checkpointing", "max_length", "min_length", "do_sample",
-    "temperature", "top_k", "top_p", "repetition_penalty", "unsloth_fixed", "unsloth_version", "initial_context_length",
-    "num_local_experts_per_tok", "cache_implementation", "eoi_token_index", "boi_token_index", "image_token_index",
-    "mm_tokens_per_image", "vision_config", "multimodal_projector_bias", "projector_hidden_act", "spatial_merge_size",
-    "vision_feature_layer", "image_token_id", "boi_token_id", "eoi_token_id",
+    "architectures",
+    "model_type",
+    "torch_dtype",
+    "dtype",
+    "transformers_version",
+    "auto_map",
+    "use_cache",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "sep_token_id",
+    "initializer_range",
+    "quantization_config",
+    "attention_dropout",
+    "hidden_dropout",
+    "embd_pdrop",
+    "resid_pdrop",
+    "classifier_dropout",
+    "pretraining_tp",
+    "output_router_logits",
+    "router_aux_loss_coef",
+    "router_jitter_noise",
+    "aux_loss_alpha",
+    "seq_aux",
+    "ep_size",
+    "is_encoder_decoder",
+    "is_decoder",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "task_specific_params",
+    "tokenizer_class",
+    "return_dict",
+    "output_attentions",
+    "output_hidden_states",
+    "chunk_size_feed_forward",
+    "prefix",
+    "finetuning_task",
+    "torchscript",
+    "use_bfloat16",
+    "tf_legacy_loss",
+    "pruned_heads",
+    "cross_attention_hidden_size",
+    "add_cross_attention",
+    "tie_encoder_decoder",
+    "attn_implementation",
+    "gradient_checkpointing",
+    "max_length",
+    "min_length",
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "repetition_penalty",
+    "unsloth_fixed",
+    "unsloth_version",
+    "initial_context_length",
+    "num_local_experts_per_tok",
+    "cache_implementation",
+    "eoi_token_index",
+    "boi_token_index",
+    "image_token_index",
+    "mm_tokens_per_image",
+    "vision_config",
+    "multimodal_projector_bias",
+    "projector_hidden_act",
+    "spatial_merge_size",
+    "vision_feature_layer",
+    "image_token_id",
+    "boi_token_id",
+    "eoi_token_id",
 ];
 
 /// The largest sizes that are taken for a model's and not for damage.
@@ -157,7 +217,8 @@ impl HfConfig {
     pub fn opt_count(&self, key: &str) -> Result<Option<usize>, SpecError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         // Some writers store whole numbers as 4096.0.
-        let whole = value.as_u64().or_else(|| value.as_f64().filter(|f| f.fract() == 0.0 && *f >= 0.0).map(|f| f as u64));
+        let whole =
+            value.as_u64().or_else(|| value.as_f64().filter(|f| f.fract() == 0.0 && *f >= 0.0).map(|f| f as u64));
         match whole {
             Some(n) if n <= SIZE_MAX as u64 => Ok(Some(n as usize)),
             Some(n) => Err(self.range(key, n, format!("at most {SIZE_MAX}"))),
@@ -219,7 +280,8 @@ impl HfConfig {
     /// A list of counts, or none.
     pub fn counts(&self, key: &str) -> Result<Vec<usize>, SpecError> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
-        let counts = value.as_array().and_then(|a| a.iter().map(|v| v.as_u64().map(|n| n as usize)).collect::<Option<Vec<_>>>());
+        let counts =
+            value.as_array().and_then(|a| a.iter().map(|v| v.as_u64().map(|n| n as usize)).collect::<Option<Vec<_>>>());
         counts.ok_or_else(|| self.kind(key, value, "a list of whole numbers"))
     }
 

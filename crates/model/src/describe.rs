@@ -14,7 +14,8 @@ impl ModelSpec {
         let mut text = String::new();
         let mut line = |label: &str, value: String| writeln!(text, "{label:<12}{value}").expect("write to a string");
         line("family", self.family.to_string());
-        let mut parameters = format!("{} in all, {} active for a token", billions(counts.total), billions(counts.active));
+        let mut parameters =
+            format!("{} in all, {} active for a token", billions(counts.total), billions(counts.active));
         if counts.mtp > 0 {
             parameters += &format!(", {} more for multi-token prediction", billions(counts.mtp));
         }
@@ -73,10 +74,17 @@ fn block_text(block: &BlockSpec) -> String {
 fn mla_text(mla: &MlaSpec) -> String {
     let q = mla.q_rank.map_or_else(String::new, |r| format!(" q{r}"));
     let bias = if mla.bias { " bias" } else { "" };
-    let indexer = mla.indexer.as_ref().map_or_else(String::new, |i| format!(" indexer({}x{} top{})", i.heads, i.dim, i.top_k));
+    let indexer =
+        mla.indexer.as_ref().map_or_else(String::new, |i| format!(" indexer({}x{} top{})", i.heads, i.dim, i.top_k));
     format!(
         "mla({}h{q} kv{} {}+{}/{}{bias} scale {:.5} {}{indexer})",
-        mla.heads, mla.kv_rank, mla.nope_dim, mla.rope_dim, mla.v_dim, mla.scale, rope_text(&mla.rope)
+        mla.heads,
+        mla.kv_rank,
+        mla.nope_dim,
+        mla.rope_dim,
+        mla.v_dim,
+        mla.scale,
+        rope_text(&mla.rope)
     )
 }
 
@@ -133,7 +141,9 @@ fn moe_text(moe: &MoeSpec) -> String {
         Score::SoftmaxOfChosen => "softmax-of-chosen",
     }
     .to_string();
-    for (set, word) in [(router.correction_bias, "+correction"), (router.bias, "+bias"), (router.normalise, " normalised")] {
+    for (set, word) in
+        [(router.correction_bias, "+correction"), (router.bias, "+bias"), (router.normalise, " normalised")]
+    {
         if set {
             text += word;
         }

@@ -34,7 +34,9 @@ pub enum LoadError {
     Kind { file: String, name: String, found: String, wanted: String },
     #[error("{file}: {count} tensors belong to no part of the model, the first is {first}")]
     Unused { file: String, count: usize, first: String },
-    #[error("{file}: quantization_config.{key} is {value}, which is not supported; known are fp8 with square blocks and mxfp4")]
+    #[error(
+        "{file}: quantization_config.{key} is {value}, which is not supported; known are fp8 with square blocks and mxfp4"
+    )]
     Quantisation { file: String, key: &'static str, value: String },
 }
 
@@ -363,7 +365,8 @@ impl<'a> Loader<'a> {
         let (Some(blocks), Some(scales)) = (self.find(name, "_blocks", slot), self.find(name, "_scales", slot)) else {
             return Ok(None);
         };
-        for (tensor, wanted) in [(blocks, vec![experts, rows, cols / 32, 16]), (scales, vec![experts, rows, cols / 32])] {
+        for (tensor, wanted) in [(blocks, vec![experts, rows, cols / 32, 16]), (scales, vec![experts, rows, cols / 32])]
+        {
             if tensor.dtype != Dtype::U8 {
                 return Err(self.kind(tensor, "u8"));
             }
@@ -430,8 +433,12 @@ impl<'a> Loader<'a> {
     /// Recomputed tables, other modalities, a head that is tied, and the copies of embedding and head
     /// that published multi-token prediction modules carry.
     fn carries_nothing(&self, name: &str, spec: &ModelSpec) -> bool {
-        const MTP_COPIES: &[&str] =
-            &[".embed_tokens.weight", ".shared_head.head.weight", ".nextn.embed_tokens.weight", ".nextn.shared_head_head.weight"];
+        const MTP_COPIES: &[&str] = &[
+            ".embed_tokens.weight",
+            ".shared_head.head.weight",
+            ".nextn.embed_tokens.weight",
+            ".nextn.shared_head_head.weight",
+        ];
         let tied_head = spec.head.tied && name == format!("{}weight", self.names.prefixes.1);
         let mtp_copy = !spec.mtp.is_empty()
             && (spec.blocks.len()..spec.blocks.len() + spec.mtp.len()).any(|l| {
@@ -573,9 +580,9 @@ impl Assembly {
         let (nope, v, rank) = (spec.nope_dim, spec.v_dim, spec.kv_rank);
         let slot = Slot { place, part: Part::KvUp, expert: None };
         match self.values.remove(&slot) {
-            Some(Value::KvUp(keys, values)) => (0..spec.heads)
-                .map(|h| (head(&keys, h * rank, rank, false), head(&values, h * v, v, false)))
-                .unzip(),
+            Some(Value::KvUp(keys, values)) => {
+                (0..spec.heads).map(|h| (head(&keys, h * rank, rank, false), head(&values, h * v, v, false))).unzip()
+            }
             Some(Value::Matrix(both)) => (0..spec.heads)
                 .map(|h| {
                     let start = h * (nope + v);

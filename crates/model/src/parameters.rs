@@ -75,8 +75,18 @@ impl Part {
         use Part::*;
         matches!(
             self,
-            FinalNorm | AttentionNorm | PostAttentionNorm | FfnNorm | PostFfnNorm | QueryNorm | KeyNorm | KvNorm
-                | IndexKeyNorm | MtpEmbeddingNorm | MtpHiddenNorm | MtpHeadNorm
+            FinalNorm
+                | AttentionNorm
+                | PostAttentionNorm
+                | FfnNorm
+                | PostFfnNorm
+                | QueryNorm
+                | KeyNorm
+                | KvNorm
+                | IndexKeyNorm
+                | MtpEmbeddingNorm
+                | MtpHiddenNorm
+                | MtpHeadNorm
         )
     }
 }
@@ -194,7 +204,13 @@ impl ModelSpec {
             }
             counts.active += match (slot.place, slot.part, slot.expert) {
                 (Place::Mtp(_), ..) => 0,
-                (_, Part::Embedding, _) => if self.head.tied { n } else { 0 },
+                (_, Part::Embedding, _) => {
+                    if self.head.tied {
+                        n
+                    } else {
+                        0
+                    }
+                }
                 // Experts of a layer are alike: a token uses the share used / experts of them.
                 (Place::Block(b), _, Some(expert)) => match &self.blocks[b].ffn {
                     Ffn::Moe(moe) if expert < moe.used => n,
@@ -235,7 +251,9 @@ impl List {
     /// Gate, up and down projections with their biases.
     fn gated(&mut self, parts: [Part; 6], hidden: usize, dense: &DenseSpec, expert: Option<usize>) {
         let start = self.out.len();
-        for (i, (rows, cols)) in [(dense.width, hidden), (dense.width, hidden), (hidden, dense.width)].into_iter().enumerate() {
+        for (i, (rows, cols)) in
+            [(dense.width, hidden), (dense.width, hidden), (hidden, dense.width)].into_iter().enumerate()
+        {
             self.matrix(parts[2 * i], rows, cols);
             self.bias(parts[2 * i + 1], rows, dense.bias);
         }
@@ -286,11 +304,9 @@ fn attention_parameters(list: &mut List, hidden: usize, attention: &Attention) {
         }
         Attention::Gqa(gqa) => {
             let (q, kv) = (gqa.heads * gqa.head_dim, gqa.kv_heads * gqa.head_dim);
-            for (part, bias, rows) in [
-                (Part::Query, Part::QueryBias, q),
-                (Part::Key, Part::KeyBias, kv),
-                (Part::Value, Part::ValueBias, kv),
-            ] {
+            for (part, bias, rows) in
+                [(Part::Query, Part::QueryBias, q), (Part::Key, Part::KeyBias, kv), (Part::Value, Part::ValueBias, kv)]
+            {
                 list.matrix(part, rows, hidden);
                 list.bias(bias, rows, gqa.qkv_bias);
             }

@@ -19,7 +19,8 @@ pub(super) static V3: Family =
     Family { model_types: &["deepseek_v3", "kimi_k2"], read: read_v3, names: NAMES, norm_offset: 0.0 };
 
 /// DeepSeek-V3.2: V3 with the lightning indexer.
-pub(super) static V32: Family = Family { model_types: &["deepseek_v32"], read: read_v32, names: NAMES, norm_offset: 0.0 };
+pub(super) static V32: Family =
+    Family { model_types: &["deepseek_v32"], read: read_v32, names: NAMES, norm_offset: 0.0 };
 
 const NAMES: &[(Part, Source)] = {
     use Part::*;
@@ -72,7 +73,8 @@ fn read_v2(config: &HfConfig) -> Result<ModelSpec, SpecError> {
     }
     expect_scores(config, "softmax")?;
     let scale = config.f32_or("routed_scaling_factor", 1.0)?;
-    let router = RouterSpec { score: Score::Softmax, groups, correction_bias: false, bias: false, normalise: false, scale };
+    let router =
+        RouterSpec { score: Score::Softmax, groups, correction_bias: false, bias: false, normalise: false, scale };
     let defaults = Defaults { first_dense: 0, shared: 2, used: 6, interleaved: true };
     read(config, "DeepSeek-V2", router, defaults, config.bool_or("mlp_bias", false)?)
 }
@@ -144,7 +146,13 @@ struct Defaults {
     interleaved: bool,
 }
 
-fn read(config: &HfConfig, family: &'static str, router: RouterSpec, defaults: Defaults, mlp_bias: bool) -> Result<ModelSpec, SpecError> {
+fn read(
+    config: &HfConfig,
+    family: &'static str,
+    router: RouterSpec,
+    defaults: Defaults,
+    mlp_bias: bool,
+) -> Result<ModelSpec, SpecError> {
     let hidden = config.size("hidden_size")?;
     let context = config.size_or("max_position_embeddings", 4096)?;
     let n_layers = layers(config)?;
@@ -241,7 +249,9 @@ fn softmax_scale(config: &HfConfig, key_dim: usize, rope: &RopeSpec) -> Result<f
     let Some(parameters) = parameters.filter(|_| rope.scaling != RopeScaling::None) else { return Ok(plain) };
     let mscale = parameters.f32_or("mscale_all_dim", 0.0)?;
     let factor = match rope.scaling {
-        RopeScaling::Yarn { factor, .. } | RopeScaling::Linear { factor } | RopeScaling::Llama3 { factor, .. } => factor,
+        RopeScaling::Yarn { factor, .. } | RopeScaling::Linear { factor } | RopeScaling::Llama3 { factor, .. } => {
+            factor
+        }
         RopeScaling::None | RopeScaling::Divisors(_) => 1.0,
     };
     let correction = if mscale == 0.0 { 1.0 } else { yarn_magnitude(factor, mscale) };

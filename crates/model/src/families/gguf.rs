@@ -258,7 +258,9 @@ impl<'a> Gguf<'a> {
         let head_dim = match self.opt_size("attention.key_length")? {
             Some(dim) => dim,
             None if hidden.is_multiple_of(heads) => hidden / heads,
-            None => return Err(super::range(self.key("attention.head_count"), heads, format!("a divisor of {hidden}"))),
+            None => {
+                return Err(super::range(self.key("attention.head_count"), heads, format!("a divisor of {hidden}")));
+            }
         };
         let value_dim = self.size_or("attention.value_length", head_dim)?;
         if value_dim != head_dim {
@@ -319,7 +321,9 @@ impl<'a> Gguf<'a> {
         let base = self.find("rope.freq_base")?.unwrap_or(10000.0);
         if let Some(divisors) = self.tensors.get("rope_freqs.weight") {
             let values = crate::load::vector(divisors).filter(|v| v.len() == dim / 2);
-            let values = values.ok_or_else(|| super::range("rope_freqs.weight", format!("{:?}", divisors.shape), format!("{} numbers", dim / 2)))?;
+            let values = values.ok_or_else(|| {
+                super::range("rope_freqs.weight", format!("{:?}", divisors.shape), format!("{} numbers", dim / 2))
+            })?;
             return Ok(RopeSpec { dim, layout, base, scaling: RopeScaling::Divisors(values) });
         }
         Ok(RopeSpec { dim, layout, base, scaling: self.scaling(context)?.0 })
@@ -398,7 +402,8 @@ impl<'a> Gguf<'a> {
         let first_dense = self.find::<u32>("leading_dense_block_count")?.unwrap_or(0) as usize;
         let mla = self.mla(context, eps)?;
         let bias = self.has(0, "ffn_gate.bias");
-        let dense = DenseSpec { width: self.per_layer("feed_forward_length", n)?[0], activation: Activation::Silu, bias };
+        let dense =
+            DenseSpec { width: self.per_layer("feed_forward_length", n)?[0], activation: Activation::Silu, bias };
         let moe = if first_dense < n || mtp > 0 { Some(self.deepseek_moe(first_dense)?) } else { None };
         let block = |l: usize| BlockSpec {
             attention: Attention::Mla(mla.clone()),
@@ -431,7 +436,11 @@ impl<'a> Gguf<'a> {
             None => (self.size("attention.key_length")?, self.size("attention.value_length")?),
         };
         if key <= rope_dim {
-            return Err(super::range(self.key("attention.key_length_mla"), key, format!("above the {rope_dim} rotary elements")));
+            return Err(super::range(
+                self.key("attention.key_length_mla"),
+                key,
+                format!("above the {rope_dim} rotary elements"),
+            ));
         }
         let (scaling, scale) = self.latent_scaling(context, key)?;
         let base = self.find("rope.freq_base")?.unwrap_or(10000.0);
@@ -439,7 +448,11 @@ impl<'a> Gguf<'a> {
         let indexer = if self.arch == "deepseek32" {
             let dim = self.size("attention.indexer.key_length")?;
             if dim < rope_dim {
-                return Err(super::range(self.key("attention.indexer.key_length"), dim, format!("at least {rope_dim}")));
+                return Err(super::range(
+                    self.key("attention.indexer.key_length"),
+                    dim,
+                    format!("at least {rope_dim}"),
+                ));
             }
             Some(IndexerSpec {
                 heads: self.size("attention.indexer.head_count")?,
@@ -495,7 +508,9 @@ impl<'a> Gguf<'a> {
         let score = match self.find::<u32>("expert_gating_func")? {
             None | Some(1) => Score::Softmax,
             Some(2) => Score::Sigmoid,
-            Some(other) => return Err(super::range(self.key("expert_gating_func"), other, "1 (softmax) or 2 (sigmoid)")),
+            Some(other) => {
+                return Err(super::range(self.key("expert_gating_func"), other, "1 (softmax) or 2 (sigmoid)"));
+            }
         };
         let groups = match (self.opt_size("expert_group_count")?, self.opt_size("expert_group_used_count")?) {
             (Some(groups), Some(used)) if used < groups => {

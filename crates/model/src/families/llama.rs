@@ -13,10 +13,12 @@ use crate::spec::{
 pub(super) static LLAMA: Family = Family { model_types: &["llama"], read: read_llama, names: &[], norm_offset: 0.0 };
 
 /// Mistral, Mistral Nemo, Mistral Small, Magistral.
-pub(super) static MISTRAL: Family = Family { model_types: &["mistral"], read: read_mistral, names: &[], norm_offset: 0.0 };
+pub(super) static MISTRAL: Family =
+    Family { model_types: &["mistral"], read: read_mistral, names: &[], norm_offset: 0.0 };
 
 /// Mixtral.
-pub(super) static MIXTRAL: Family = Family { model_types: &["mixtral"], read: read_mixtral, names: MIXTRAL_NAMES, norm_offset: 0.0 };
+pub(super) static MIXTRAL: Family =
+    Family { model_types: &["mixtral"], read: read_mixtral, names: MIXTRAL_NAMES, norm_offset: 0.0 };
 
 const MIXTRAL_NAMES: &[(Part, Source)] = {
     use Part::*;
@@ -41,7 +43,8 @@ fn read_mistral(config: &HfConfig) -> Result<ModelSpec, SpecError> {
     let window = if config.has("sliding_window") { config.opt_size("sliding_window")? } else { Some(4096) };
     let ffn = Ffn::Dense(dense(config, false)?);
     let types = layer_types(config, layers(config)?)?;
-    let plain = Plain { family: "Mistral", base: 10000.0, eps: 1e-6, context: 131_072, qkv_bias: false, output_bias: false };
+    let plain =
+        Plain { family: "Mistral", base: 10000.0, eps: 1e-6, context: 131_072, qkv_bias: false, output_bias: false };
     let slides = |l: usize| types.as_ref().is_none_or(|t| t[l]);
     plain.read(config, |l| Ok(window.filter(|_| slides(l))), |_| Ok(ffn.clone()))
 }
@@ -62,7 +65,8 @@ fn read_mixtral(config: &HfConfig) -> Result<ModelSpec, SpecError> {
             scale: 1.0,
         },
     });
-    let plain = Plain { family: "Mixtral", base: 1e6, eps: 1e-5, context: 131_072, qkv_bias: false, output_bias: false };
+    let plain =
+        Plain { family: "Mixtral", base: 1e6, eps: 1e-5, context: 131_072, qkv_bias: false, output_bias: false };
     plain.read(config, |_| Ok(window), |_| Ok(moe.clone()))
 }
 

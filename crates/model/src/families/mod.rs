@@ -5,8 +5,8 @@
 
 mod deepseek;
 mod gemma;
-mod gpt_oss;
 pub mod gguf;
+mod gpt_oss;
 mod llama;
 mod qwen;
 
@@ -141,11 +141,13 @@ fn find_family(config: &HfConfig, outer: &HfConfig) -> Result<&'static Family, S
         Some(names) => names,
         None => outer.opt_strings("architectures")?.unwrap_or_default(),
     };
-    if let Some(other) = names.iter().find(|n| !n.ends_with("ForCausalLM") && !n.ends_with("ForConditionalGeneration")) {
+    if let Some(other) = names.iter().find(|n| !n.ends_with("ForCausalLM") && !n.ends_with("ForConditionalGeneration"))
+    {
         let why = "only language models that predict the next token are".to_string();
         return Err(SpecError::Unsupported { key: "architectures".into(), value: other.to_string(), why });
     }
-    let model_type = config.opt_str("model_type")?.ok_or_else(|| SpecError::Missing { key: config.key("model_type") })?;
+    let model_type =
+        config.opt_str("model_type")?.ok_or_else(|| SpecError::Missing { key: config.key("model_type") })?;
     let family = FAMILIES.iter().find(|f| f.model_types.contains(&model_type));
     family.copied().ok_or_else(|| SpecError::Architecture { found: model_type.to_string(), known: known() })
 }
@@ -178,7 +180,11 @@ pub(crate) fn check(spec: &ModelSpec) -> Result<(), SpecError> {
 /// Whether the router can choose as many experts as it must.
 fn check_choice(moe: &MoeSpec) -> Result<(), SpecError> {
     if moe.used > moe.experts {
-        return Err(range("the number of experts of a token", moe.used, format!("at most the {} experts", moe.experts)));
+        return Err(range(
+            "the number of experts of a token",
+            moe.used,
+            format!("at most the {} experts", moe.experts),
+        ));
     }
     let Some(limit) = moe.router.groups else { return Ok(()) };
     let divides = limit.groups > 0 && moe.experts.is_multiple_of(limit.groups);
@@ -215,7 +221,9 @@ fn activation(config: &HfConfig, key: &str) -> Result<Activation, SpecError> {
 /// Checks a key that only repeats what others say.
 fn agrees(config: &HfConfig, key: &str, expected: usize) -> Result<(), SpecError> {
     match config.opt_count(key)? {
-        Some(found) if found != expected => Err(config.range(key, found, format!("{expected}, as the other sizes say"))),
+        Some(found) if found != expected => {
+            Err(config.range(key, found, format!("{expected}, as the other sizes say")))
+        }
         _ => Ok(()),
     }
 }
@@ -236,7 +244,13 @@ fn layer_types(config: &HfConfig, layers: usize) -> Result<Option<Vec<bool>>, Sp
 
 /// A rotary embedding from either style of configuration: `rope_parameters`, or `rope_theta` with
 /// `rope_scaling` at the top level. A scaling that stands at the top level replaces the other.
-fn rope(config: &HfConfig, dim: usize, layout: RopeLayout, default_base: f32, context: usize) -> Result<RopeSpec, SpecError> {
+fn rope(
+    config: &HfConfig,
+    dim: usize,
+    layout: RopeLayout,
+    default_base: f32,
+    context: usize,
+) -> Result<RopeSpec, SpecError> {
     let new = config.object("rope_parameters")?;
     let old = config.object("rope_scaling")?;
     let top_base = config.opt_f32("rope_theta")?;

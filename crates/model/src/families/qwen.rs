@@ -12,7 +12,8 @@ pub(super) static QWEN2: Family = Family { model_types: &["qwen2"], read: read_q
 pub(super) static QWEN3: Family = Family { model_types: &["qwen3"], read: read_qwen3, names: &[], norm_offset: 0.0 };
 
 /// Qwen3-MoE.
-pub(super) static QWEN3_MOE: Family = Family { model_types: &["qwen3_moe"], read: read_qwen3_moe, names: &[], norm_offset: 0.0 };
+pub(super) static QWEN3_MOE: Family =
+    Family { model_types: &["qwen3_moe"], read: read_qwen3_moe, names: &[], norm_offset: 0.0 };
 
 fn read_qwen2(config: &HfConfig) -> Result<ModelSpec, SpecError> {
     let plain = Plain { family: "Qwen2", base: 10000.0, eps: 1e-6, context: 32768, qkv_bias: true, output_bias: false };
@@ -89,7 +90,8 @@ fn windows(config: &HfConfig) -> Result<Vec<Option<usize>>, SpecError> {
     let n_layers = layers(config)?;
     let on = config.bool_or("use_sliding_window", false)?;
     let width = config.size_or("sliding_window", 4096);
-    let width = if config.get("sliding_window").is_none() && config.has("sliding_window") { None } else { Some(width?) };
+    let width =
+        if config.get("sliding_window").is_none() && config.has("sliding_window") { None } else { Some(width?) };
     let first = config.count_or("max_window_layers", 28)?;
     let types = layer_types(config, n_layers)?;
     let slides = |l: usize| types.as_ref().map_or(l >= first, |t| t[l]);

@@ -6,7 +6,7 @@
 //! absorbed one (V2 report, section 2.1.2) moves the up projections to the query and the output, so
 //! that all heads attend to the latent itself.
 
-use kernels::attention::{Cached, CacheFormat, Chunk, PAGE_LEN, Plane, Selection, Shape, attend};
+use kernels::attention::{CacheFormat, Cached, Chunk, PAGE_LEN, Plane, Selection, Shape, attend};
 use kernels::matmul::{HeadWeight, matmul, matmul_heads};
 use kernels::ops;
 
@@ -93,7 +93,14 @@ pub(crate) fn forward(
 }
 
 /// (2), (5) and (10) with W^UK taken into the query and W^UV into the output.
-fn absorbed(spec: &MlaSpec, w: &MlaWeights, step: &Step, latents: &Plane, chosen: Selection, acts: &mut MlaActivations) {
+fn absorbed(
+    spec: &MlaSpec,
+    w: &MlaWeights,
+    step: &Step,
+    latents: &Plane,
+    chosen: Selection,
+    acts: &mut MlaActivations,
+) {
     let (h, rank, rope_dim) = (spec.heads, spec.kv_rank, spec.rope_dim);
     let rows = acts.query.len() / spec.key_dim(); // tokens * heads
     let nope = sized(&mut acts.query_nope, rows * spec.nope_dim);
@@ -122,7 +129,14 @@ fn absorbed(spec: &MlaSpec, w: &MlaWeights, step: &Step, latents: &Plane, chosen
 }
 
 /// (2), (4), (5) and (10) as they stand.
-fn expanded(spec: &MlaSpec, w: &MlaWeights, step: &Step, latents: &Plane, chosen: Selection, acts: &mut MlaActivations) {
+fn expanded(
+    spec: &MlaSpec,
+    w: &MlaWeights,
+    step: &Step,
+    latents: &Plane,
+    chosen: Selection,
+    acts: &mut MlaActivations,
+) {
     let h = spec.heads;
     let shape = Shape {
         heads: h,
@@ -166,7 +180,9 @@ fn expand(spec: &MlaSpec, w: &MlaWeights, step: &Step, latents: &Plane, chunk: &
         let mut rotary = vec![0.0; count * spec.rope_dim];
         for i in 0..count {
             latents.row(chunk.pages, first + i, &mut latent);
-            repeated[i * h * rank..][..h * rank].chunks_exact_mut(rank).for_each(|to| to.copy_from_slice(&latent[..rank]));
+            repeated[i * h * rank..][..h * rank]
+                .chunks_exact_mut(rank)
+                .for_each(|to| to.copy_from_slice(&latent[..rank]));
             rotary[i * spec.rope_dim..][..spec.rope_dim].copy_from_slice(&latent[rank..]);
         }
         let mut nope = vec![0.0; count * h * spec.nope_dim];
