@@ -209,6 +209,8 @@ fn hostile_templates_end_in_an_error_soon() {
         "{{ __charge(1) }}",
         "{{",
         "{% if %}",
+        "{%}",
+        "{%é}",
         "",
         &nested,
         &lists,
