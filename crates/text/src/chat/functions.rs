@@ -480,6 +480,8 @@ fn replace(state: &State, text: &str, from: &str, to: &str, count: Option<usize>
     if from.is_empty() {
         return Err(failed("replace: the text to replace is empty"));
     }
+    // Each character may be a hit, and a hit costs more than a byte.
+    charge(state, text.len().saturating_mul(8))?;
     let mut found = find_all(text, from);
     found.truncate(count.unwrap_or(usize::MAX));
     charge(state, found.len().saturating_mul(to.len()).saturating_add(text.len()))?;
