@@ -206,6 +206,12 @@ fn broken_files_end_in_an_error_that_names_the_fault() {
 }
 
 #[test]
+fn merges_never_form_a_reserved_token() {
+    let added = json!([{"id": 2, "content": "ab", "special": true}]);
+    assert_eq!(small(&[("/added_tokens", added)]).unwrap().encode("ab").unwrap(), [0, 1]);
+}
+
+#[test]
 fn growing_rules_and_slow_patterns_end_in_an_error() {
     let replace = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to});
     let bomb = json!({"type": "Sequence", "normalizers": vec![replace("a", &"a".repeat(100)); 8]});

@@ -37,8 +37,9 @@ pub(crate) fn charge(state: &State, amount: usize) -> Result<(), Error> {
     enough.map(drop).map_err(|_| Error::new(ErrorKind::OutOfFuel, "the template copies too much text"))
 }
 
+/// What copying a value costs: the bytes of a text, and for each item of a list as much as it takes in memory.
 fn size(value: &Value) -> usize {
-    value.as_str().map_or_else(|| value.len().unwrap_or(0), str::len)
+    value.as_str().map_or_else(|| value.len().unwrap_or(0).saturating_mul(64), str::len)
 }
 
 /// A value without ink, paid for.
@@ -204,7 +205,8 @@ fn multiply(state: &State, left: Value, right: Value) -> Result<Value, Error> {
         ValueKind::String => Ok(Value::from(many.as_str().unwrap_or_default().repeat(times))),
         ValueKind::Seq if total > 0 => {
             let items: Vec<Value> = many.try_iter()?.collect();
-            Ok(Value::from(items.iter().cloned().cycle().take(total).collect::<Vec<Value>>()))
+            let count = items.len().saturating_mul(times);
+            Ok(Value::from(items.iter().cloned().cycle().take(count).collect::<Vec<Value>>()))
         }
         ValueKind::Seq => Ok(Value::from(Vec::<Value>::new())),
         kind => Err(failed(format!("cannot multiply {kind}"))),
@@ -478,6 +480,8 @@ fn replace(state: &State, text: &str, from: &str, to: &str, count: Option<usize>
     if from.is_empty() {
         return Err(failed("replace: the text to replace is empty"));
     }
+    // Each character may be a hit, and a hit costs more than a byte.
+    charge(state, text.len().saturating_mul(8))?;
     let mut found = find_all(text, from);
     found.truncate(count.unwrap_or(usize::MAX));
     charge(state, found.len().saturating_mul(to.len()).saturating_add(text.len()))?;

@@ -306,7 +306,10 @@ fn without_generation_tags(source: &str) -> String {
     while let Some(open) = rest.find("{%") {
         let (before, tag) = rest.split_at(open);
         out.push_str(before);
-        let Some(close) = tag.find("%}") else { break };
+        let Some(close) = tag[2..].find("%}").map(|at| at + 2) else {
+            rest = tag;
+            break;
+        };
         let inner = &tag[2..close];
         let name = inner.trim_matches(['-', '+']).trim();
         let tag_text = &tag[..close + 2];

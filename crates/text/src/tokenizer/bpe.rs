@@ -6,7 +6,7 @@
 //! from the scores of the joined tokens; [`MergeTable::from_scores`] writes its vocabulary as such a table.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::error::{TokenizerError, shorten};
@@ -66,6 +66,11 @@ impl MergeTable {
             }
         }
         Ok(MergeTable { pairs, extra_chars })
+    }
+
+    /// Drops the merges that would make one of these tokens.
+    pub(crate) fn forbid(&mut self, reserved: &HashSet<u32>) {
+        self.pairs.retain(|_, (_, joined)| !reserved.contains(joined));
     }
 
     /// The symbol of a character that is part of tokens without being one.

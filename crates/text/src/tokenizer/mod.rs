@@ -156,7 +156,9 @@ impl Tokenizer {
 
     /// The tokens that only trusted text can become: special ones, and added ones that mark structure.
     pub fn reserved_ids(&self) -> Vec<u32> {
-        let mut ids: Vec<u32> = self.added.reserved().chain(self.special.iter().copied()).collect();
+        let all = self.added.reserved().chain(self.special.iter().copied());
+        // What has no token of its own is written as the unknown token, whoever wrote it.
+        let mut ids: Vec<u32> = all.filter(|&id| self.model.unknown != Some(id)).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -399,7 +401,8 @@ impl Parts {
         let added = AddedTokens::new(self.added)?;
         let reserved: HashSet<u32> = added.reserved().chain(self.hidden.iter().copied()).collect();
         let byte_tokens = if self.byte_fallback { byte_table(&ids) } else { None };
-        let merge_table = merges(&ids, tokens.len() as u32)?;
+        let mut merge_table = merges(&ids, tokens.len() as u32)?;
+        merge_table.forbid(&reserved);
         let vocabulary = ids.iter().filter(|(_, id)| !reserved.contains(id)).map(|(text, &id)| (text.clone(), id));
         let model = Model {
             vocabulary: vocabulary.collect(),
