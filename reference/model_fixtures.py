@@ -152,6 +152,9 @@ VARIANTS = {
         index_topk=13, index_n_heads=9, index_head_dim=22, qk_rope_head_dim=10, n_group=1, topk_group=1, attention_bias=True,
         num_experts_per_tok=3, mlp_layer_types=["sparse", "dense", "sparse"],
         rope_parameters=dict(YARN_40, mscale=1.0, mscale_all_dim=1.0)), "new", router_f32=True),
+    "v32-wide-index": Variant(V32, mla(
+        index_topk=17, index_n_heads=6, index_head_dim=64, qk_rope_head_dim=8, n_group=1, topk_group=1, num_hidden_layers=2,
+        rope_parameters=dict(YARN_40, mscale=1.0, mscale_all_dim=1.0)), "old", add=PUBLISHED_V3),
     # Qwen
     "qwen2-sliding-tied": Variant("Qwen2Config", gqa(
         use_sliding_window=True, sliding_window=6, max_window_layers=1, tie_word_embeddings=True,

@@ -1,1 +1,89 @@
-fn main() {}
+//! `fathom`: open-weight language models on the processor you have.
+//!
+//! One file a command under `commands/`; what several share is in `opened` (a model by name), `options`
+//! (flags) and `answer` (tokens to streamed text). Errors are one sentence on stderr and exit code 2.
+
+mod answer;
+mod opened;
+mod options;
+mod terminal;
+
+mod commands {
+    pub(crate) mod chat;
+    pub(crate) mod describe;
+    pub(crate) mod doctor;
+    pub(crate) mod list;
+    pub(crate) mod logits;
+    pub(crate) mod prompt;
+    pub(crate) mod pull;
+    pub(crate) mod run;
+    pub(crate) mod tokenize;
+}
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Open-weight language models on the processor you have: DeepSeek V2, V3 and R1, Qwen, Llama, Mistral,
+/// Gemma, gpt-oss. No GPU, no Python, no account; only `fathom pull` ever opens a connection.
+#[derive(Parser)]
+#[command(
+    name = "fathom",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+A MODEL is a directory as Hugging Face publishes it, a .gguf file, or the name of what was pulled (ORG/NAME).
+
+Environment:
+  FATHOM_HOME     where pulled models are kept
+  FATHOM_THREADS  number of threads (else --threads, else all processors)
+  FATHOM_ISA      portable, avx2 or avx512: forces an instruction set, for comparing"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(commands::run::Args),
+    Chat(commands::chat::Args),
+    Describe(commands::describe::Args),
+    Pull(commands::pull::Args),
+    List(commands::list::Args),
+    Tokenize(commands::tokenize::Args),
+    Prompt(commands::prompt::Args),
+    Logits(commands::logits::Args),
+    Doctor(commands::doctor::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = kernels::isa::Isa::detect().map_err(anyhow::Error::from).and_then(|_| match cli.command {
+        Command::Run(args) => commands::run::run(args),
+        Command::Chat(args) => commands::chat::run(args),
+        Command::Describe(args) => commands::describe::run(args),
+        Command::Pull(args) => commands::pull::run(args),
+        Command::List(args) => commands::list::run(args),
+        Command::Tokenize(args) => commands::tokenize::run(args),
+        Command::Prompt(args) => commands::prompt::run(args),
+        Command::Logits(args) => commands::logits::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // A reader that has seen enough (`| head`) is no error.
+        Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fathom: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -43,7 +43,10 @@ impl Cache {
             },
             Attention::Gqa(gqa) => {
                 let width = gqa.kv_heads * gqa.head_dim;
-                LayerCache::KeyValue { keys: Plane::new(format, width, pages), values: Plane::new(format, width, pages) }
+                LayerCache::KeyValue {
+                    keys: Plane::new(format, width, pages),
+                    values: Plane::new(format, width, pages),
+                }
             }
         };
         Cache { layers: spec.blocks.iter().map(layer).collect(), pages }

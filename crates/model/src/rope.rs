@@ -39,9 +39,8 @@ impl RopeSpec {
     fn yarn_ramp(&self, original: f32, beta_fast: f32, beta_slow: f32, truncate: bool) -> (f32, f32) {
         let (dim, base, original) = (self.dim as f64, self.base as f64, original as f64);
         // The pair that makes `rotations` turns in the original context.
-        let pair = |rotations: f32| {
-            dim * (original / (rotations as f64 * std::f64::consts::TAU)).ln() / (2.0 * base.ln())
-        };
+        let pair =
+            |rotations: f32| dim * (original / (rotations as f64 * std::f64::consts::TAU)).ln() / (2.0 * base.ln());
         let (mut low, mut high) = (pair(beta_fast), pair(beta_slow));
         if truncate {
             (low, high) = (low.floor(), high.ceil());

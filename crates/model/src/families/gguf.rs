@@ -408,16 +408,19 @@ impl<'a> Gguf<'a> {
         let hidden = self.size("embedding_length")?;
         let eps = self.eps()?;
         let context = self.size_or("context_length", 4096)?;
-        let first_dense = self.find::<u32>("leading_dense_block_count")?.unwrap_or(0) as usize;
+        // The router's presence says which layers have experts, as `leading_dense_block_count` does for
+        // the patterns that it can express.
+        self.find::<u32>("leading_dense_block_count")?;
+        let sparse = |l: usize| self.has(l, "ffn_gate_inp.weight");
         let mla = self.mla(context, eps)?;
         let bias = self.has(0, "ffn_gate.bias");
         let dense =
             DenseSpec { width: self.per_layer("feed_forward_length", n)?[0], activation: Activation::Silu, bias };
-        let moe = if first_dense < n || mtp > 0 { Some(self.deepseek_moe(first_dense)?) } else { None };
+        let moe = (0..n + mtp).find(|&l| sparse(l)).map(|l| self.deepseek_moe(l)).transpose()?;
         let block = |l: usize| BlockSpec {
             attention: Attention::Mla(mla.clone()),
             ffn: match &moe {
-                Some(moe) if l >= first_dense => Ffn::Moe(moe.clone()),
+                Some(moe) if sparse(l) => Ffn::Moe(moe.clone()),
                 _ => Ffn::Dense(dense),
             },
             norms: NormPlacement::Pre,
@@ -509,11 +512,12 @@ impl<'a> Gguf<'a> {
         Ok((scaling, plain * temperature * temperature))
     }
 
-    fn deepseek_moe(&self, first_dense: usize) -> Result<MoeSpec, SpecError> {
+    /// The experts, as they are in layer `first`.
+    fn deepseek_moe(&self, first: usize) -> Result<MoeSpec, SpecError> {
         let width = self.size("expert_feed_forward_length")?;
         let expert = DenseSpec { width, activation: Activation::Silu, bias: false };
         let shared = self.opt_size("expert_shared_count")?;
-        let bias = self.has(first_dense, "ffn_gate_shexp.bias");
+        let bias = self.has(first, "ffn_gate_shexp.bias");
         let score = match self.find::<u32>("expert_gating_func")? {
             None | Some(1) => Score::Softmax,
             Some(2) => Score::Sigmoid,
@@ -536,7 +540,7 @@ impl<'a> Gguf<'a> {
             router: RouterSpec {
                 score,
                 groups,
-                correction_bias: self.has(first_dense, "exp_probs_b.bias"),
+                correction_bias: self.has(first, "exp_probs_b.bias"),
                 bias: false,
                 normalise: self.find("expert_weights_norm")?.unwrap_or(false),
                 scale: self.find::<f32>("expert_weights_scale")?.filter(|&s| s != 0.0).unwrap_or(1.0),

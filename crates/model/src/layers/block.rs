@@ -22,7 +22,16 @@ pub(crate) fn forward(
     match (&spec.attention, &w.attention, cache) {
         (Attention::Mla(spec), AttentionWeights::Mla(w), LayerCache::Latent { latents, index_keys }) => {
             let index_keys = index_keys.as_mut();
-            mla::forward(spec, w, step, &acts.attention_in, latents, index_keys, &mut acts.mla, &mut acts.attention_out);
+            mla::forward(
+                spec,
+                w,
+                step,
+                &acts.attention_in,
+                latents,
+                index_keys,
+                &mut acts.mla,
+                &mut acts.attention_out,
+            );
         }
         (Attention::Gqa(spec), AttentionWeights::Gqa(w), LayerCache::KeyValue { keys, values }) => {
             gqa::forward(spec, w, step, &acts.attention_in, keys, values, &mut acts.gqa, &mut acts.attention_out);

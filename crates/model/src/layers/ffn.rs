@@ -37,7 +37,14 @@ pub(crate) struct GatedActivations {
 }
 
 /// `out = ffn(x)`, both `[T, hidden]`.
-pub(crate) fn forward(spec: &Ffn, w: &FfnWeights, pool: &Pool, x: &[f32], acts: &mut FfnActivations, out: &mut Vec<f32>) {
+pub(crate) fn forward(
+    spec: &Ffn,
+    w: &FfnWeights,
+    pool: &Pool,
+    x: &[f32],
+    acts: &mut FfnActivations,
+    out: &mut Vec<f32>,
+) {
     match (spec, w) {
         (Ffn::Dense(spec), FfnWeights::Dense(w)) => gated(spec, w, pool, x, &mut acts.dense, out),
         (Ffn::Moe(spec), FfnWeights::Moe(w)) => moe(spec, w, pool, x, acts, out),

@@ -6,7 +6,7 @@
 //! absorbed one (V2 report, section 2.1.2) moves the up projections to the query and the output, so
 //! that all heads attend to the latent itself.
 
-use kernels::attention::{Cached, CacheFormat, Chunk, PAGE_LEN, Plane, Selection, Shape, attend};
+use kernels::attention::{CacheFormat, Cached, Chunk, PAGE_LEN, Plane, Selection, Shape, attend};
 use kernels::matmul::{HeadWeight, matmul, matmul_heads};
 use kernels::ops;
 
@@ -93,8 +93,15 @@ pub(crate) fn forward(
 }
 
 /// (2), (5) and (10) with W^UK taken into the query and W^UV into the output.
-fn absorbed(spec: &MlaSpec, w: &MlaWeights, step: &Step, latents: &Plane, chosen: Selection, acts: &mut MlaActivations) {
-    let (h, rank, rope_dim) = (spec.heads, spec.kv_rank, spec.rope_dim);
+fn absorbed(
+    spec: &MlaSpec,
+    w: &MlaWeights,
+    step: &Step,
+    latents: &Plane,
+    chosen: Selection,
+    acts: &mut MlaActivations,
+) {
+    let (rank, rope_dim) = (spec.kv_rank, spec.rope_dim);
     let rows = acts.query.len() / spec.key_dim(); // tokens * heads
     let nope = sized(&mut acts.query_nope, rows * spec.nope_dim);
     for (to, from) in nope.chunks_exact_mut(spec.nope_dim).zip(acts.query.chunks_exact(spec.key_dim())) {
@@ -107,32 +114,27 @@ fn absorbed(spec: &MlaSpec, w: &MlaWeights, step: &Step, latents: &Plane, chosen
         to[..rank].copy_from_slice(absorbed);
         to[rank..].copy_from_slice(&query[spec.nope_dim..]);
     }
-    let shape = Shape {
-        heads: h,
-        kv_heads: 1,
-        key_dim: spec.latent_dim(),
-        value_dim: rank,
-        scale: spec.scale,
-        window: None,
-        softcap: None,
-    };
+    let shape = shape(spec, 1, spec.latent_dim(), rank);
     let sum = sized(&mut acts.latent_sum, rows * rank);
     attend(step.pool, &shape, sum, wide, Cached::Latent(latents), step.chunks, None, chosen);
     matmul_heads(step.pool, sized(&mut acts.heads, rows * spec.v_dim), sum, &w.value_up);
 }
 
+fn shape(spec: &MlaSpec, kv_heads: usize, key_dim: usize, value_dim: usize) -> Shape {
+    Shape { heads: spec.heads, kv_heads, key_dim, value_dim, scale: spec.scale, window: None, softcap: None }
+}
+
 /// (2), (4), (5) and (10) as they stand.
-fn expanded(spec: &MlaSpec, w: &MlaWeights, step: &Step, latents: &Plane, chosen: Selection, acts: &mut MlaActivations) {
+fn expanded(
+    spec: &MlaSpec,
+    w: &MlaWeights,
+    step: &Step,
+    latents: &Plane,
+    chosen: Selection,
+    acts: &mut MlaActivations,
+) {
     let h = spec.heads;
-    let shape = Shape {
-        heads: h,
-        kv_heads: h,
-        key_dim: spec.key_dim(),
-        value_dim: spec.v_dim,
-        scale: spec.scale,
-        window: None,
-        softcap: None,
-    };
+    let shape = shape(spec, h, spec.key_dim(), spec.v_dim);
     let rows = acts.query.len() / spec.key_dim();
     sized(&mut acts.heads, rows * spec.v_dim);
     let (q_width, out_width) = (h * spec.key_dim(), h * spec.v_dim);
@@ -166,7 +168,9 @@ fn expand(spec: &MlaSpec, w: &MlaWeights, step: &Step, latents: &Plane, chunk: &
         let mut rotary = vec![0.0; count * spec.rope_dim];
         for i in 0..count {
             latents.row(chunk.pages, first + i, &mut latent);
-            repeated[i * h * rank..][..h * rank].chunks_exact_mut(rank).for_each(|to| to.copy_from_slice(&latent[..rank]));
+            repeated[i * h * rank..][..h * rank]
+                .chunks_exact_mut(rank)
+                .for_each(|to| to.copy_from_slice(&latent[..rank]));
             rotary[i * spec.rope_dim..][..spec.rope_dim].copy_from_slice(&latent[rank..]);
         }
         let mut nope = vec![0.0; count * h * spec.nope_dim];

@@ -1,0 +1,338 @@
+//! From a prompt to an answer: tokens are chosen, decoded and parted into reasoning and content as
+//! they come.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use engine::sampler::{Sampler, Sampling};
+use engine::session::Session;
+use serde_json::{Map, Value, json};
+use text::{
+    ChatInput, ChatTemplate, ReasoningFormat, ReasoningPiece, ReasoningSplitter, Segment, Specials, StopStrings,
+    StreamDecoder, Tokenizer,
+};
+
+/// A prompt in tokens, and how its answer begins.
+pub(crate) struct Prompt {
+    pub(crate) tokens: Vec<u32>,
+    format: ReasoningFormat,
+}
+
+impl Prompt {
+    /// Messages through the model's chat template.
+    pub(crate) fn chat(
+        tokenizer: &Tokenizer,
+        template: &ChatTemplate,
+        messages: &[Value],
+        variables: &Map<String, Value>,
+    ) -> anyhow::Result<Prompt> {
+        let input = chat_input(tokenizer, messages, variables);
+        let segments = template.render_segments(&input)?;
+        let text: String = segments.iter().map(|s| s.text.as_str()).collect();
+        Ok(Prompt { tokens: tokenizer.encode_segments(&segments)?, format: format(tokenizer, &text) })
+    }
+
+    /// Plain text that the model goes on with.
+    pub(crate) fn plain(tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Prompt> {
+        let mut tokens = tokenizer.encode_segments(&[Segment::untrusted(text)])?;
+        if let Some(bos) = tokenizer.bos_id().filter(|_| tokenizer.add_bos()) {
+            tokens.insert(0, bos);
+        }
+        Ok(Prompt { tokens, format: format(tokenizer, text) })
+    }
+}
+
+/// The input of a chat template for the next answer.
+pub(crate) fn chat_input<'a>(
+    tokenizer: &'a Tokenizer,
+    messages: &'a [Value],
+    variables: &'a Map<String, Value>,
+) -> ChatInput<'a> {
+    ChatInput {
+        messages,
+        tools: None,
+        add_generation_prompt: true,
+        bos_token: tokenizer.bos_id().and_then(|id| tokenizer.token(id)).unwrap_or_default(),
+        eos_token: tokenizer.eos_ids().first().and_then(|&id| tokenizer.token(id)).unwrap_or_default(),
+        today: Some(today()),
+        variables: Some(variables),
+    }
+}
+
+/// Year, month and day here and now.
+pub(crate) fn today() -> (i32, u32, u32) {
+    let date = jiff::Zoned::now().date();
+    (date.year().into(), date.month() as u32, date.day() as u32)
+}
+
+/// gpt-oss answers in channels, the others reason between `<think>` markers if at all.
+fn format(tokenizer: &Tokenizer, prompt: &str) -> ReasoningFormat {
+    if tokenizer.id("<|channel|>").is_some() && tokenizer.id("<|message|>").is_some() {
+        return ReasoningFormat::Channels { starts_in_header: prompt.ends_with("<|start|>assistant") };
+    }
+    ReasoningFormat::think_after(prompt)
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// The model ended it, or a stop string did.
+    Stop,
+    /// It is as long as was asked for, or the context is full.
+    Length,
+    /// It was cut off by Ctrl-C.
+    Cancelled,
+}
+
+impl Finish {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What happens on the way to an answer.
+pub(crate) enum Event<'a> {
+    /// Tokens of the prompt that are done.
+    Prompt(usize),
+    /// A piece of reasoning.
+    Reasoning(&'a str),
+    /// A piece of the answer.
+    Content(&'a str),
+}
+
+/// A finished answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) reasoning: String,
+    pub(crate) content: String,
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) finish: Finish,
+    pub(crate) prompt_tokens: usize,
+    /// Tokens of the prompt that were in the cache already.
+    pub(crate) cached_tokens: usize,
+    pub(crate) reasoning_tokens: usize,
+    /// Until the first token was chosen.
+    pub(crate) prompt_time: Duration,
+    /// From there to the end.
+    pub(crate) decode_time: Duration,
+}
+
+impl Answer {
+    /// Tokens of the prompt that were computed, a second.
+    pub(crate) fn prompt_speed(&self) -> f64 {
+        (self.prompt_tokens - self.cached_tokens) as f64 / self.prompt_time.as_secs_f64().max(1e-9)
+    }
+
+    /// Tokens after the first, a second.
+    pub(crate) fn decode_speed(&self) -> f64 {
+        self.tokens.len().saturating_sub(1) as f64 / self.decode_time.as_secs_f64().max(1e-9)
+    }
+
+    /// One line about the work.
+    pub(crate) fn summary(&self) -> String {
+        let cached = if self.cached_tokens > 0 { format!(" ({} cached)", self.cached_tokens) } else { String::new() };
+        format!(
+            "prompt {} tokens{cached} in {:.2} s ({:.1}/s), answer {} tokens in {:.2} s ({:.1}/s), {}",
+            self.prompt_tokens,
+            self.prompt_time.as_secs_f64(),
+            self.prompt_speed(),
+            self.tokens.len(),
+            self.decode_time.as_secs_f64(),
+            self.decode_speed(),
+            self.finish.name()
+        )
+    }
+
+    /// The answer and its figures as one JSON object.
+    pub(crate) fn as_json(&self) -> Value {
+        json!({
+            "content": self.content,
+            "reasoning": self.reasoning,
+            "finish_reason": self.finish.name(),
+            "tokens": self.tokens,
+            "usage": {
+                "prompt_tokens": self.prompt_tokens,
+                "cached_tokens": self.cached_tokens,
+                "completion_tokens": self.tokens.len(),
+                "reasoning_tokens": self.reasoning_tokens,
+            },
+            "first_token_s": self.prompt_time.as_secs_f64(),
+            "prompt_tokens_per_s": self.prompt_speed(),
+            "decode_tokens_per_s": self.decode_speed(),
+        })
+    }
+}
+
+/// How an answer is made.
+pub(crate) struct Settings<'a> {
+    pub(crate) sampling: Sampling,
+    pub(crate) max_tokens: Option<usize>,
+    pub(crate) stop: &'a [String],
+    /// Set from outside to end the answer.
+    pub(crate) cancel: &'a AtomicBool,
+}
+
+/// Answers `prompt`, telling `on_event` what happens as it happens.
+pub(crate) fn answer(
+    session: &mut Session,
+    tokenizer: &Tokenizer,
+    prompt: &Prompt,
+    settings: Settings,
+    mut on_event: impl FnMut(Event) -> std::io::Result<()>,
+) -> anyhow::Result<Answer> {
+    let start = Instant::now();
+    let vocab_sampler = |vocab| Sampler::new(settings.sampling.clone(), &prompt.tokens, vocab);
+    let same = session.tokens().iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count();
+    let mut answer = Answer {
+        reasoning: String::new(),
+        content: String::new(),
+        tokens: Vec::new(),
+        finish: Finish::Cancelled,
+        prompt_tokens: prompt.tokens.len(),
+        cached_tokens: same.min(prompt.tokens.len().saturating_sub(1)),
+        reasoning_tokens: 0,
+        prompt_time: Duration::ZERO,
+        decode_time: Duration::ZERO,
+    };
+    let mut outcome = Ok(());
+    let logits = session.prompt(&prompt.tokens, |done| {
+        outcome = on_event(Event::Prompt(done));
+        outcome.is_ok() && !settings.cancel.load(Ordering::Relaxed)
+    })?;
+    outcome?;
+    answer.prompt_time = start.elapsed();
+    let Some(mut logits) = logits else { return Ok(answer) };
+    let mut sampler = vocab_sampler(logits.len())?;
+    let mut pieces = Pieces::new(tokenizer, &prompt.format, settings.stop);
+    let decoding = Instant::now();
+    answer.finish = loop {
+        if settings.cancel.load(Ordering::Relaxed) {
+            break Finish::Cancelled;
+        }
+        let token = sampler.sample(&logits)?.token;
+        if answer.tokens.is_empty() {
+            answer.prompt_time = start.elapsed();
+        }
+        answer.tokens.push(token);
+        if tokenizer.eos_ids().contains(&token) {
+            break Finish::Stop;
+        }
+        let stopped = pieces.push(token, &mut answer, &mut on_event)?;
+        if stopped {
+            break Finish::Stop;
+        }
+        let full = session.tokens().len() >= session.context();
+        if full || settings.max_tokens.is_some_and(|max| answer.tokens.len() >= max) {
+            break Finish::Length;
+        }
+        logits = session.push(token)?;
+    };
+    pieces.finish(&mut answer, &mut on_event)?;
+    answer.decode_time = decoding.elapsed();
+    Ok(answer)
+}
+
+/// Tokens to text, parted and watched for stop strings.
+struct Pieces<'a> {
+    decoder: StreamDecoder<'a>,
+    splitter: ReasoningSplitter,
+    stops: StopStrings,
+    stopped: bool,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(tokenizer: &'a Tokenizer, format: &ReasoningFormat, stop: &[String]) -> Pieces<'a> {
+        // Where markers are special tokens, they must be seen to be parted from the answer.
+        let marked =
+            ["<think>", "<|channel|>"].iter().any(|t| tokenizer.id(t).is_some_and(|id| tokenizer.is_special(id)));
+        let specials = if marked { Specials::Show } else { Specials::Hide };
+        Pieces {
+            decoder: StreamDecoder::new(tokenizer, specials),
+            splitter: ReasoningSplitter::new(format.clone()),
+            stops: StopStrings::new(stop.to_vec()),
+            stopped: false,
+        }
+    }
+
+    /// Takes a token; true if a stop string is complete.
+    fn push(
+        &mut self,
+        token: u32,
+        answer: &mut Answer,
+        on_event: &mut impl FnMut(Event) -> std::io::Result<()>,
+    ) -> std::io::Result<bool> {
+        let text = self.decoder.push(token);
+        let pieces = self.splitter.push(&text);
+        if self.splitter.in_reasoning() {
+            answer.reasoning_tokens += 1;
+        }
+        for piece in pieces {
+            self.take(piece, answer, on_event)?;
+        }
+        Ok(self.stopped)
+    }
+
+    fn finish(
+        mut self,
+        answer: &mut Answer,
+        on_event: &mut impl FnMut(Event) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        if self.stopped {
+            return Ok(());
+        }
+        let rest = std::mem::replace(&mut self.splitter, ReasoningSplitter::new(ReasoningFormat::think(false)));
+        let mut splitter = rest;
+        let mut last = splitter.push(&self.decoder.finish());
+        last.extend(splitter.finish());
+        // What the decoder and the splitter held back goes the same way as all else.
+        let mut stops = self.stops;
+        for piece in last {
+            match piece {
+                ReasoningPiece::Reasoning(text) => reasoning(&text, answer, on_event)?,
+                ReasoningPiece::Content(text) => content(&stops.push(&text).text, answer, on_event)?,
+                ReasoningPiece::Channel { text, .. } => reasoning(&text, answer, on_event)?,
+            }
+        }
+        content(&stops.finish().text, answer, on_event)
+    }
+
+    fn take(
+        &mut self,
+        piece: ReasoningPiece,
+        answer: &mut Answer,
+        on_event: &mut impl FnMut(Event) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        match piece {
+            ReasoningPiece::Reasoning(text) => reasoning(&text, answer, on_event),
+            // Calls of tools and other notes to the program, not to the reader.
+            ReasoningPiece::Channel { text, .. } => reasoning(&text, answer, on_event),
+            ReasoningPiece::Content(text) => {
+                let matched = self.stops.push(&text);
+                self.stopped |= matched.stopped_by.is_some();
+                content(&matched.text, answer, on_event)
+            }
+        }
+    }
+}
+
+fn reasoning(
+    text: &str,
+    answer: &mut Answer,
+    on_event: &mut impl FnMut(Event) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    answer.reasoning.push_str(text);
+    if text.is_empty() { Ok(()) } else { on_event(Event::Reasoning(text)) }
+}
+
+fn content(
+    text: &str,
+    answer: &mut Answer,
+    on_event: &mut impl FnMut(Event) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    answer.content.push_str(text);
+    if text.is_empty() { Ok(()) } else { on_event(Event::Content(text)) }
+}

@@ -1,0 +1,145 @@
+//! A model by name: its weights, tokenizer, chat template and recommended settings.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use model::checkpoint::{Checkpoint, Kind, Metadata, MetadataError};
+use model::load::Model;
+use serde::Deserialize;
+use text::{ChatTemplate, GgufVocabulary, Tokenizer};
+
+/// An opened model and what stands beside it.
+pub(crate) struct Opened {
+    pub(crate) path: PathBuf,
+    pub(crate) model: Model,
+    /// The tokenizer, or why there is none.
+    tokenizer: anyhow::Result<Tokenizer>,
+    pub(crate) recommended: Recommended,
+}
+
+/// Sampling settings that the model's authors recommend (generation_config.json).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Recommended {
+    pub(crate) temperature: Option<f32>,
+    pub(crate) top_k: Option<usize>,
+    pub(crate) top_p: Option<f32>,
+    pub(crate) min_p: Option<f32>,
+    pub(crate) repetition_penalty: Option<f32>,
+}
+
+impl Opened {
+    /// Opens a path, or what was pulled under a name.
+    pub(crate) fn open(name: &str) -> anyhow::Result<Opened> {
+        let path = resolve(name)?;
+        let checkpoint = Checkpoint::open(&path)?;
+        let model = Model::from_checkpoint(&checkpoint)?;
+        let recommended = match &checkpoint.kind {
+            Kind::HuggingFace { directory, .. } => recommended(directory)?,
+            Kind::Gguf { .. } => Recommended::default(),
+        };
+        Ok(Opened { path, model, tokenizer: tokenizer_of(&checkpoint), recommended })
+    }
+
+    /// The tokenizer.
+    pub(crate) fn tokenizer(&self) -> anyhow::Result<&Tokenizer> {
+        let tokenizer = match &self.tokenizer {
+            Ok(tokenizer) => tokenizer,
+            Err(error) => bail!("{}: the tokenizer cannot be used: {error:#}", self.path.display()),
+        };
+        let (tokens, vocab) = (tokenizer.vocab_size(), self.model.spec.vocab);
+        if tokens > vocab {
+            bail!("{}: the tokenizer has {tokens} tokens and the model {vocab}", self.path.display());
+        }
+        Ok(tokenizer)
+    }
+}
+
+/// The path of a model given by path or by the name under which it was pulled.
+pub(crate) fn resolve(name: &str) -> anyhow::Result<PathBuf> {
+    if Path::new(name).exists() {
+        return Ok(PathBuf::from(name));
+    }
+    Ok(hub::Store::from_env()?.resolve(name)?)
+}
+
+/// The tokenizer of a model, a directory, a tokenizer.json or a GGUF file.
+pub(crate) fn open_tokenizer(name: &str) -> anyhow::Result<Tokenizer> {
+    let path = resolve(name)?;
+    let in_directory = path.join("tokenizer.json");
+    if in_directory.is_file() {
+        return Ok(Tokenizer::from_directory(&path)?);
+    }
+    if path.extension().is_some_and(|e| e == "json") {
+        // The files beside a tokenizer.json say which tokens begin and end a text.
+        if path.file_name().is_some_and(|n| n == "tokenizer.json")
+            && let Some(directory) = path.parent()
+        {
+            return Ok(Tokenizer::from_directory(directory)?);
+        }
+        let bytes = std::fs::read(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        return Ok(Tokenizer::from_json(&bytes)?);
+    }
+    tokenizer_of(&Checkpoint::open(&path)?)
+}
+
+/// The chat template that comes with a tokenizer.
+pub(crate) fn template_of(tokenizer: &Tokenizer) -> anyhow::Result<Option<ChatTemplate>> {
+    tokenizer
+        .chat_template(None)
+        .map(ChatTemplate::parse)
+        .transpose()
+        .context("the model's chat template cannot be used")
+}
+
+fn tokenizer_of(checkpoint: &Checkpoint) -> anyhow::Result<Tokenizer> {
+    match &checkpoint.kind {
+        Kind::HuggingFace { directory, .. } => {
+            if !directory.join("tokenizer.json").is_file() {
+                bail!("there is no tokenizer.json in {}", directory.display());
+            }
+            Ok(Tokenizer::from_directory(directory)?)
+        }
+        Kind::Gguf { metadata } => Ok(Tokenizer::from_gguf(vocabulary(metadata)?)?),
+    }
+}
+
+/// The `tokenizer.*` metadata of a GGUF file.
+fn vocabulary(metadata: &Metadata) -> Result<GgufVocabulary, MetadataError> {
+    let key = |name: &str| format!("tokenizer.ggml.{name}");
+    let strings = |name: &str| -> Result<Vec<String>, MetadataError> {
+        let list = metadata.find_list::<&str>(&key(name))?;
+        Ok(list.unwrap_or_default().into_iter().map(str::to_string).collect())
+    };
+    Ok(GgufVocabulary {
+        model: metadata.string(&key("model"))?.to_string(),
+        pre: metadata.find::<&str>(&key("pre"))?.map(str::to_string),
+        tokens: strings("tokens")?,
+        token_types: metadata.find_list(&key("token_type"))?.unwrap_or_default(),
+        scores: metadata.find_list(&key("scores"))?.unwrap_or_default(),
+        merges: strings("merges")?,
+        bos: metadata.find(&key("bos_token_id"))?,
+        eos: metadata.find(&key("eos_token_id"))?,
+        eot: metadata.find(&key("eot_token_id"))?,
+        eom: metadata.find(&key("eom_token_id"))?,
+        unknown: metadata.find(&key("unknown_token_id"))?,
+        add_bos: metadata.find(&key("add_bos_token"))?,
+        add_space_prefix: metadata.find(&key("add_space_prefix"))?,
+        chat_template: metadata.find::<&str>("tokenizer.chat_template")?.map(str::to_string),
+    })
+}
+
+fn recommended(directory: &Path) -> anyhow::Result<Recommended> {
+    const LIMIT_BYTES: u64 = 1 << 20;
+    let path = directory.join("generation_config.json");
+    match std::fs::metadata(&path) {
+        Err(_) => Ok(Recommended::default()),
+        Ok(meta) if meta.len() > LIMIT_BYTES => {
+            bail!("{}: is {} bytes long; the limit is {LIMIT_BYTES}", path.display(), meta.len())
+        }
+        Ok(_) => {
+            let bytes = std::fs::read(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+            serde_json::from_slice(&bytes).with_context(|| format!("{}: cannot be understood", path.display()))
+        }
+    }
+}
