@@ -33,9 +33,18 @@ fn main() {
     let (one, all) = peak.fold((0.0, 0.0), |best: (f64, f64), p| (best.0.max(p.0), best.1.max(p.1)));
     let threads = limits.machine.processors;
     let read = [limits.read_one_thread.gb_per_s.best, limits.read_all_threads.gb_per_s.best];
-    println!("{} x {}, {}; limits: {one:.0} and {all:.0} GFLOP/s, {:.1} and {:.1} GB/s with 1 and {threads} threads\n",
-        OUTPUTS, INPUTS, isa().name(), read[0], read[1]);
-    println!("{:8} {:>4} {:>7} {:>9} {:>6} {:>9} {:>6}", "format", "rows", "threads", "GFLOP/s", "share", "GB/s", "share");
+    println!(
+        "{} x {}, {}; limits: {one:.0} and {all:.0} GFLOP/s, {:.1} and {:.1} GB/s with 1 and {threads} threads\n",
+        OUTPUTS,
+        INPUTS,
+        isa().name(),
+        read[0],
+        read[1]
+    );
+    println!(
+        "{:8} {:>4} {:>7} {:>9} {:>6} {:>9} {:>6}",
+        "format", "rows", "threads", "GFLOP/s", "share", "GB/s", "share"
+    );
     for format in Format::ALL.into_iter().filter(chosen) {
         let weights = weights(format);
         for (threads, flops, bytes) in [(1, one, read[0]), (threads, all, read[1])] {
@@ -45,7 +54,10 @@ fn main() {
                 let gflop = 2.0 * (rows * OUTPUTS * INPUTS) as f64 / seconds / 1e9;
                 let gb = weights[0].bytes() as f64 / seconds / 1e9;
                 let (name, shares) = (format.name(), (gflop / flops * 100.0, gb / bytes * 100.0));
-                println!("{name:8} {rows:>4} {threads:>7} {gflop:>9.1} {:>5.0}% {gb:>9.2} {:>5.0}%", shares.0, shares.1);
+                println!(
+                    "{name:8} {rows:>4} {threads:>7} {gflop:>9.1} {:>5.0}% {gb:>9.2} {:>5.0}%",
+                    shares.0, shares.1
+                );
             }
         }
     }

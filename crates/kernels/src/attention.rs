@@ -522,7 +522,15 @@ unsafe fn weighted_sum<V: Lanes>(acc: &mut [f32], p: &[f32], values: &[f32], str
 /// `sum over heads of weights[h] * max(0, scale * q[h] . key)` (DeepSeek-V3.2-Exp, equation 1).
 ///
 /// `q` is `[heads * dim]` for keys of `dim` elements.
-pub fn index_scores(pool: &Pool, keys: &Plane, pages: &[u32], seen: usize, q: &[f32], weights: &[f32], scale: f32) -> Vec<f32> {
+pub fn index_scores(
+    pool: &Pool,
+    keys: &Plane,
+    pages: &[u32],
+    seen: usize,
+    q: &[f32],
+    weights: &[f32],
+    scale: f32,
+) -> Vec<f32> {
     let (dim, pad) = (keys.width, keys.width.next_multiple_of(16));
     assert_eq!(q.len(), weights.len() * dim, "index queries of {} heads", weights.len());
     assert!(seen <= pages.len() * PAGE_LEN, "positions inside the pages");
@@ -546,7 +554,14 @@ pub fn index_scores(pool: &Pool, keys: &Plane, pages: &[u32], seen: usize, q: &[
 /// # Safety
 /// The processor has `V`'s instruction set.
 #[inline(always)]
-unsafe fn index_page<V: Lanes>(keys: &[f32], pad: usize, queries: &[f32], weights: &[f32], scale: f32, scores: &mut [f32]) {
+unsafe fn index_page<V: Lanes>(
+    keys: &[f32],
+    pad: usize,
+    queries: &[f32],
+    weights: &[f32],
+    scale: f32,
+    scores: &mut [f32],
+) {
     let heads = weights.len();
     let mut sums = [[0.0f32; ROW_STEP]; MOST_COLUMNS];
     for (k, scores) in scores.chunks_mut(ROW_STEP).enumerate() {

@@ -174,7 +174,8 @@ fn plan<'a>(jobs: &'a [Job<'a>], threads: usize) -> (Vec<Planned<'a>>, usize) {
     let mut planned = Vec::with_capacity(jobs.len());
     for job in jobs {
         let pieces = job.weight.cols().div_ceil(PIECE) * PIECE;
-        let most = if job.rows <= FEW_ROWS { TASK_ROWS } else { (PANEL_FLOATS / pieces).clamp(12, TASK_ROWS) / 12 * 12 };
+        let most =
+            if job.rows <= FEW_ROWS { TASK_ROWS } else { (PANEL_FLOATS / pieces).clamp(12, TASK_ROWS) / 12 * 12 };
         // Work that is not worth a second thread stays in one task, however many rows that is.
         let least = TASK_WORK.div_ceil(job.weight.cols() * (job.rows + 3)).next_multiple_of(ROW_STEP);
         let rows = if job.rows <= FEW_ROWS { fair.min(most).max(least) } else { fair.max(least).min(most) };
@@ -266,7 +267,14 @@ fn pack_x(job: &Job, t: Range<usize>, x: &[f32], to: &mut [f32]) {
 /// # Safety
 /// The processor has `V`'s instruction set, no other task writes these outputs, and `acc` was written.
 #[inline(always)]
-unsafe fn write_sums<V: Lanes>(job: &Job, t: Range<usize>, n: Range<usize>, acc: &[f32], stride: usize, out: &SharedMut<f32>) {
+unsafe fn write_sums<V: Lanes>(
+    job: &Job,
+    t: Range<usize>,
+    n: Range<usize>,
+    acc: &[f32],
+    stride: usize,
+    out: &SharedMut<f32>,
+) {
     for (t, acc) in t.zip(acc.chunks_exact(stride)) {
         // SAFETY: this task alone writes these outputs (the caller's promise).
         let to = unsafe { out.range(job.out.row(t) + n.start, n.len()) };
@@ -283,7 +291,14 @@ unsafe fn write_sums<V: Lanes>(job: &Job, t: Range<usize>, n: Range<usize>, acc:
 /// # Safety
 /// The processor has `V`'s instruction set, and no other task writes the same outputs.
 #[inline(always)]
-unsafe fn few_rows_task<V: Lanes>(isa: Isa, job: &Job, n: Range<usize>, x: &[f32], out: &SharedMut<f32>, s: &mut Scratch) {
+unsafe fn few_rows_task<V: Lanes>(
+    isa: Isa,
+    job: &Job,
+    n: Range<usize>,
+    x: &[f32],
+    out: &SharedMut<f32>,
+    s: &mut Scratch,
+) {
     const STRIDE: usize = ROW_STEP * 16;
     let (cols, t) = (job.weight.cols(), job.rows);
     let group = if t == 1 { 8 } else { 12 };
@@ -320,7 +335,14 @@ unsafe fn few_rows_task<V: Lanes>(isa: Isa, job: &Job, n: Range<usize>, x: &[f32
 /// # Safety
 /// As [`few_rows_task`].
 #[inline(always)]
-unsafe fn many_rows_task<V: Lanes>(isa: Isa, job: &Job, n: Range<usize>, x: &[f32], out: &SharedMut<f32>, s: &mut Scratch) {
+unsafe fn many_rows_task<V: Lanes>(
+    isa: Isa,
+    job: &Job,
+    n: Range<usize>,
+    x: &[f32],
+    out: &SharedMut<f32>,
+    s: &mut Scratch,
+) {
     let (cols, rows) = (job.weight.cols(), n.len());
     let pieces = cols.div_ceil(PIECE);
     let stride = rows.next_multiple_of(ROW_STEP) * 16;
@@ -351,7 +373,14 @@ unsafe fn many_rows_task<V: Lanes>(isa: Isa, job: &Job, n: Range<usize>, x: &[f3
 /// # Safety
 /// As [`few_rows_task`].
 #[inline(always)]
-unsafe fn transposed_task<V: Lanes>(isa: Isa, job: &Job, t: Range<usize>, x: &[f32], out: &SharedMut<f32>, s: &mut Scratch) {
+unsafe fn transposed_task<V: Lanes>(
+    isa: Isa,
+    job: &Job,
+    t: Range<usize>,
+    x: &[f32],
+    out: &SharedMut<f32>,
+    s: &mut Scratch,
+) {
     const TOGETHER: usize = 4;
     let (rows, width) = (job.weight.rows(), job.weight.cols());
     // SAFETY: this task alone writes these rows (the caller's promise), and no two live at once.

@@ -248,7 +248,8 @@ fn unpack(isa: Isa, weight: &Weight, rows: Range<usize>, cols: Range<usize>, out
         Storage::Blocks(format) => {
             let (elements, size) = format.block();
             whole(elements);
-            let from = Strided { start: rows.start * weight.stride + cols.start / elements * size, step: weight.stride };
+            let from =
+                Strided { start: rows.start * weight.stride + cols.start / elements * size, step: weight.stride };
             let to = Strided { start: 0, step: stride };
             block_rows(isa, *format, &weight.data, from, cols.len() / elements * size, out, to, cols.len(), rows.len());
         }
