@@ -219,7 +219,10 @@ pub fn attend_with(
     pool.run(tiles.len(), |i| {
         SCRATCH.with_borrow_mut(|scratch| {
             let (call, tile) = (&call, &tiles[i]);
-            dispatch!(isa, attend_tile(call: &Call<'_>, tile: &Tile<'_>, out: &SharedMut<'_, f32>, scratch: &mut Scratch));
+            dispatch!(
+                isa,
+                attend_tile(call: &Call<'_>, tile: &Tile<'_>, out: &SharedMut<'_, f32>, scratch: &mut Scratch)
+            );
         });
     });
 }
@@ -544,7 +547,10 @@ pub fn index_scores(
         let mut unpacked = vec![0.0; PAGE_LEN * pad];
         keys.load(pages[page], scores.len(), 0..dim, &mut unpacked, pad);
         let unpacked = unpacked.as_slice();
-        dispatch!(isa, index_page(unpacked: &[f32], pad: usize, queries: &[f32], weights: &[f32], scale: f32, scores: &mut [f32]));
+        dispatch!(
+            isa,
+            index_page(unpacked: &[f32], pad: usize, queries: &[f32], weights: &[f32], scale: f32, scores: &mut [f32])
+        );
     });
     scores
 }

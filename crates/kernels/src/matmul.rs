@@ -206,18 +206,30 @@ fn run_jobs(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], jobs: &[Job]) {
         SCRATCH.with_borrow_mut(|s| {
             if job.transposed {
                 let t = part * TRANSPOSED_ROWS..((part + 1) * TRANSPOSED_ROWS).min(job.rows);
-                dispatch!(isa, transposed_task(isa: Isa, job: &Job<'_>, t: Range<usize>, x: &[f32], out: &SharedMut<'_, f32>, s: &mut Scratch));
+                dispatch!(
+                    isa,
+                    transposed_task(isa: Isa, job: &Job<'_>, t: Range<usize>, x: &[f32], out: &Out<'_>, s: &mut Scratch)
+                );
                 return;
             }
             let n = part * plan.rows..((part + 1) * plan.rows).min(job.weight.rows());
             if job.rows <= FEW_ROWS {
-                dispatch!(isa, few_rows_task(isa: Isa, job: &Job<'_>, n: Range<usize>, x: &[f32], out: &SharedMut<'_, f32>, s: &mut Scratch));
+                dispatch!(
+                    isa,
+                    few_rows_task(isa: Isa, job: &Job<'_>, n: Range<usize>, x: &[f32], out: &Out<'_>, s: &mut Scratch)
+                );
             } else {
-                dispatch!(isa, many_rows_task(isa: Isa, job: &Job<'_>, n: Range<usize>, x: &[f32], out: &SharedMut<'_, f32>, s: &mut Scratch));
+                dispatch!(
+                    isa,
+                    many_rows_task(isa: Isa, job: &Job<'_>, n: Range<usize>, x: &[f32], out: &Out<'_>, s: &mut Scratch)
+                );
             }
         });
     });
 }
+
+/// The outputs of all tasks of a call.
+type Out<'a> = SharedMut<'a, f32>;
 
 /// Memory of a thread for the task at hand. Only what a task has written does it read.
 #[derive(Default)]
@@ -231,7 +243,7 @@ struct Scratch {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { w: Vec::new(), x: Vec::new(), acc: Vec::new() }) };
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
 
 /// The piece that begins at column `k` of `cols`: its end, and its length with the zeros that fill
@@ -267,14 +279,7 @@ fn pack_x(job: &Job, t: Range<usize>, x: &[f32], to: &mut [f32]) {
 /// # Safety
 /// The processor has `V`'s instruction set, no other task writes these outputs, and `acc` was written.
 #[inline(always)]
-unsafe fn write_sums<V: Lanes>(
-    job: &Job,
-    t: Range<usize>,
-    n: Range<usize>,
-    acc: &[f32],
-    stride: usize,
-    out: &SharedMut<f32>,
-) {
+unsafe fn write_sums<V: Lanes>(job: &Job, t: Range<usize>, n: Range<usize>, acc: &[f32], stride: usize, out: &Out) {
     for (t, acc) in t.zip(acc.chunks_exact(stride)) {
         // SAFETY: this task alone writes these outputs (the caller's promise).
         let to = unsafe { out.range(job.out.row(t) + n.start, n.len()) };
@@ -291,14 +296,7 @@ unsafe fn write_sums<V: Lanes>(
 /// # Safety
 /// The processor has `V`'s instruction set, and no other task writes the same outputs.
 #[inline(always)]
-unsafe fn few_rows_task<V: Lanes>(
-    isa: Isa,
-    job: &Job,
-    n: Range<usize>,
-    x: &[f32],
-    out: &SharedMut<f32>,
-    s: &mut Scratch,
-) {
+unsafe fn few_rows_task<V: Lanes>(isa: Isa, job: &Job, n: Range<usize>, x: &[f32], out: &Out, s: &mut Scratch) {
     const STRIDE: usize = ROW_STEP * 16;
     let (cols, t) = (job.weight.cols(), job.rows);
     let group = if t == 1 { 8 } else { 12 };
@@ -335,14 +333,7 @@ unsafe fn few_rows_task<V: Lanes>(
 /// # Safety
 /// As [`few_rows_task`].
 #[inline(always)]
-unsafe fn many_rows_task<V: Lanes>(
-    isa: Isa,
-    job: &Job,
-    n: Range<usize>,
-    x: &[f32],
-    out: &SharedMut<f32>,
-    s: &mut Scratch,
-) {
+unsafe fn many_rows_task<V: Lanes>(isa: Isa, job: &Job, n: Range<usize>, x: &[f32], out: &Out, s: &mut Scratch) {
     let (cols, rows) = (job.weight.cols(), n.len());
     let pieces = cols.div_ceil(PIECE);
     let stride = rows.next_multiple_of(ROW_STEP) * 16;
@@ -373,14 +364,7 @@ unsafe fn many_rows_task<V: Lanes>(
 /// # Safety
 /// As [`few_rows_task`].
 #[inline(always)]
-unsafe fn transposed_task<V: Lanes>(
-    isa: Isa,
-    job: &Job,
-    t: Range<usize>,
-    x: &[f32],
-    out: &SharedMut<f32>,
-    s: &mut Scratch,
-) {
+unsafe fn transposed_task<V: Lanes>(isa: Isa, job: &Job, t: Range<usize>, x: &[f32], out: &Out, s: &mut Scratch) {
     const TOGETHER: usize = 4;
     let (rows, width) = (job.weight.rows(), job.weight.cols());
     // SAFETY: this task alone writes these rows (the caller's promise), and no two live at once.

@@ -69,8 +69,9 @@ impl Weight {
 
     /// gpt-oss' MXFP4: `data` is `[rows, cols / 2]`, `scales` is `[rows, cols / 32]`, both bytes.
     pub fn mxfp4_split(rows: usize, cols: usize, data: Bytes, scales: Bytes) -> Option<Weight> {
-        let fits =
-            cols % 32 == 0 && rows.checked_mul(cols / 2)? == data.len() && rows.checked_mul(cols / 32)? == scales.len();
+        let fits = cols.is_multiple_of(32)
+            && rows.checked_mul(cols / 2)? == data.len()
+            && rows.checked_mul(cols / 32)? == scales.len();
         let storage = Storage::Mxfp4Split { scales, scale_stride: cols / 32 };
         fits.then_some(Weight { rows, cols, storage, data, stride: cols / 2 })
     }
