@@ -407,7 +407,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    pub(super) fn new(values: BTreeMap<String, Value>) -> Metadata {
+    pub(crate) fn new(values: BTreeMap<String, Value>) -> Metadata {
         Metadata { file: PathBuf::new(), values }
     }
 
