@@ -105,7 +105,8 @@ pub fn convert(
     metadata.extend(keys.entries);
     check::check(&stored, &metadata, &planned)?;
     notices.extend(keys.notices);
-    let vocabulary = tokenizer::vocabulary(checkpoint, spec.vocab, options.without_tokenizer)?;
+    let mut vocabulary = tokenizer::vocabulary(checkpoint, spec.vocab, options.without_tokenizer)?;
+    vocabulary.entries.sort_by(|(a, _), (b, _)| a.cmp(b));
     metadata.extend(vocabulary.entries);
     notices.extend(vocabulary.notices);
     // Everything is there and used before the first byte is written.
@@ -174,10 +175,10 @@ fn general(checkpoint: &Checkpoint, arch: &'static str, options: &Options) -> Ve
             entries.extend(kept.map(|(key, value)| (key.to_string(), value.clone())));
         }
         Kind::HuggingFace { directory, .. } => {
-            entries.push(("general.type".to_string(), Value::from("model")));
             if let Some(name) = directory.file_name().and_then(|name| name.to_str()) {
                 entries.push(("general.name".to_string(), Value::from(name)));
             }
+            entries.push(("general.type".to_string(), Value::from("model")));
         }
     }
     if let Some(file_type) = options.recipe.file_type() {

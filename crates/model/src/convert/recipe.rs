@@ -19,8 +19,9 @@
 //! The head is the output matrix, or the embedding where the two are one; an embedding of its own has
 //! the base format. "Values" are value projections; in latent attention also the projection to the
 //! latent, because every key and value comes out of it. In models of eight experts, attention is so
-//! small beside them that keys and values are q8_0, and outputs q5_k under the recipes of four bits
-//! or fewer. Norms, biases, sinks and routers stay f32 in every recipe.
+//! small beside them that its keys and values are q8_0 in every recipe with a better head, and its
+//! outputs q5_k in the mixtures of four bits or fewer but `q3_k_l`. Norms, biases, sinks and routers
+//! stay f32.
 
 use kernels::format::Format;
 
@@ -146,11 +147,13 @@ impl Recipe {
                 return if matches!(kind, Kind::Expert | Kind::ExpertDown) { Mxfp4 } else { self.base };
             }
             _ if kind == Kind::Head => return Q6K,
-            Rule::BetterHead => return self.base,
             _ if kind == Kind::Embedding => return self.base,
             _ if experts == 8 && matches!(kind, Kind::Key | Kind::Value) => return Q8_0,
-            Rule::Medium | Rule::Q3KL if experts == 8 && kind == Kind::AttentionOutput && self.base == Q5K => None,
-            _ if experts == 8 && kind == Kind::AttentionOutput => Some(Q5K),
+            Rule::BetterHead => None,
+            _ if experts == 8 && kind == Kind::AttentionOutput => match self.rule {
+                Rule::Q3KL => None,
+                _ => (self.base != Q5K).then_some(Q5K),
+            },
             Rule::Iq4 => (kind == Kind::Value && sharing >= 4 || down && first(8)).then_some(Q5K),
             Rule::Q2K => match kind {
                 Kind::Value if sharing >= 4 => Some(Q4K),

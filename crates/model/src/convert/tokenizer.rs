@@ -447,3 +447,161 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
     }
     Ok(Some(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Array, FromItem, Item};
+    use serde_json::json;
+
+    fn files(tokenizer: Json, config: Json) -> Files {
+        let (special, generation, model) =
+            (Json::Null, json!({ "eos_token_id": [4, 5] }), json!({ "bos_token_id": 9 }));
+        Files { path: "tokenizer.json".into(), tokenizer, config, special, generation, model, template: None }
+    }
+
+    fn find<'a>(vocabulary: &'a Vocabulary, key: &str) -> Option<&'a Value> {
+        let key = if key.contains('.') { format!("tokenizer.{key}") } else { format!("tokenizer.ggml.{key}") };
+        vocabulary.entries.iter().find(|(k, _)| *k == key).map(|(_, value)| value)
+    }
+
+    fn list<'a, T: FromItem<'a>>(vocabulary: &'a Vocabulary, key: &str) -> Vec<T> {
+        let array = find(vocabulary, key).and_then(|value| Array::from_item(value.item())).unwrap();
+        array.iter().map(|item| T::from_item(item).unwrap()).collect()
+    }
+
+    fn number(vocabulary: &Vocabulary, key: &str) -> Option<u32> {
+        find(vocabulary, key).and_then(|value| u32::from_item(value.item()))
+    }
+
+    fn text<'a>(vocabulary: &'a Vocabulary, key: &str) -> Option<&'a str> {
+        find(vocabulary, key).and_then(|value| <&str>::from_item(value.item()))
+    }
+
+    fn byte_level(regex: &str) -> Json {
+        json!({
+            "model": {
+                "type": "BPE", "vocab": { "a": 0, "b": 1, "ab": 2, "\u{120}": 3 }, "merges": [["a", "b"], [" ", "a"]],
+            },
+            "normalizer": { "type": "NFC" },
+            "pre_tokenizer": { "type": "Sequence", "pretokenizers": [
+                { "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated", "invert": false },
+                { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false },
+            ] },
+            "post_processor": { "type": "TemplateProcessing", "single": [
+                { "SpecialToken": { "id": "<s>", "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } },
+            ] },
+            "added_tokens": [
+                { "id": 4, "content": "</s>", "special": true },
+                { "id": 5, "content": "<eot>", "special": true },
+                { "id": 6, "content": "<think>", "special": false },
+                { "id": 7, "content": "<s>", "special": true, "lstrip": true },
+                { "id": 12, "content": "<image>", "special": true },
+            ],
+        })
+    }
+
+    const QWEN2: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
+
+    #[test]
+    fn byte_level_bpe_becomes_gpt2() {
+        let config = json!({
+            "bos_token": { "content": "<s>" }, "eos_token": "</s>", "pad_token": "b",
+            "chat_template": [{ "name": "default", "template": "T" }, { "name": "tool_use", "template": "U" }],
+        });
+        let out = files(byte_level(QWEN2), config).vocabulary(10).unwrap();
+        assert_eq!((text(&out, "model"), text(&out, "pre")), (Some("gpt2"), Some("qwen2")));
+        let tokens = ["a", "b", "ab", "\u{120}", "</s>", "<eot>", "<think>", "<s>", "[PAD8]", "[PAD9]"];
+        assert_eq!(list::<&str>(&out, "tokens"), tokens);
+        assert_eq!(list::<i32>(&out, "token_type"), [1, 1, 1, 1, 3, 3, 4, 3, 5, 5]);
+        assert_eq!(list::<&str>(&out, "merges"), ["a b", "\u{120} a"]);
+        let ids = ["bos_token_id", "eos_token_id", "eot_token_id", "eom_token_id", "padding_token_id"];
+        assert_eq!(ids.map(|key| number(&out, key)), [Some(7), Some(4), Some(5), None, Some(1)]);
+        // The post-processor says so; the configuration does not.
+        assert!(matches!(find(&out, "add_bos_token").unwrap().item(), Item::Bool(true)));
+        assert_eq!((text(&out, "tokenizer.chat_template"), text(&out, "x.y")), (None, None));
+        let template = |key: &str| out.entries.iter().any(|(k, _)| k == key);
+        assert!(template("tokenizer.chat_template") && template("tokenizer.chat_template.tool_use"));
+        let notices = out.notices.join("\n");
+        for wanted in ["NFC", "1 added tokens lie beyond the 10 rows", "1 added tokens take the space beside them"] {
+            assert!(notices.contains(wanted), "{wanted}: {notices}");
+        }
+    }
+
+    #[test]
+    fn sentence_piece_becomes_llama_with_scores() {
+        let tokenizer = json!({
+            "model": {
+                "type": "BPE", "byte_fallback": true, "unk_token": "<unk>", "merges": ["a b", "\u{2581} ab", "\u{2581}a b"],
+                "vocab": {
+                    "<unk>": 0, "<s>": 1, "</s>": 2, "<0x0A>": 3, "a": 4, "b": 5, "\u{2581}": 6, "ab": 7, "\u{2581}ab": 8, "\u{2581}a": 9,
+                },
+            },
+            "normalizer": { "type": "Sequence", "normalizers": [
+                { "type": "Prepend", "prepend": "\u{2581}" },
+                { "type": "Replace", "pattern": { "String": " " }, "content": "\u{2581}" },
+            ] },
+            "added_tokens": [
+                { "id": 0, "content": "<unk>", "special": true },
+                { "id": 1, "content": "<s>", "special": true },
+                { "id": 2, "content": "</s>", "special": true },
+                { "id": 10, "content": "\u{2581}\u{2581}", "special": false },
+            ],
+        });
+        let config = json!({ "bos_token": "<s>", "eos_token": "</s>", "add_bos_token": true });
+        let out = files(tokenizer, config).vocabulary(11).unwrap();
+        assert_eq!((text(&out, "model"), text(&out, "pre")), (Some("llama"), Some("default")));
+        assert_eq!(list::<i32>(&out, "token_type"), [2, 3, 3, 6, 1, 1, 1, 1, 1, 1, 4]);
+        assert_eq!(list::<f32>(&out, "scores"), [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0]);
+        assert_eq!(list::<&str>(&out, "tokens")[10], "  ");
+        assert!(matches!(find(&out, "add_space_prefix").unwrap().item(), Item::Bool(true)));
+        // "\u{2581}" and "a" make a token, and no merge says so.
+        assert!(out.notices.iter().any(|notice| notice.contains("for 1 merges")), "{:?}", out.notices);
+    }
+
+    #[test]
+    fn what_gguf_has_no_words_for_is_refused() {
+        let refused = |change: &dyn Fn(&mut Json)| {
+            let mut tokenizer = byte_level(QWEN2);
+            change(&mut tokenizer);
+            files(tokenizer, Json::Null).vocabulary(10).unwrap_err().to_string()
+        };
+        let regex = |t: &mut Json| t["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "[a-z]+".into();
+        let cases: [(&dyn Fn(&mut Json), &str); 6] = [
+            (&regex, "GGUF has no name for the pre-tokenizer [\"[a-z]+\"]"),
+            (&|t| t["model"]["type"] = "Unigram".into(), "the tokenizer is Unigram"),
+            (&|t| t["normalizer"]["type"] = "Lowercase".into(), "the normalizer Lowercase cannot be said"),
+            (&|t| t["model"]["vocab"]["z"] = 10.into(), "the id of the token \"z\" is not below 10"),
+            (&|t| t["model"]["vocab"]["z"] = 1.into(), "have the same id 1"),
+            (&|t| t["model"]["merges"][1] = "ab".into(), "merge 1 is not a pair of tokens"),
+        ];
+        for (change, wanted) in cases {
+            let error = refused(change);
+            assert!(error.contains(wanted) && error.contains("without its tokenizer"), "{error}");
+        }
+    }
+
+    #[test]
+    fn pre_tokenizers_are_known_by_their_patterns() {
+        let split = |regex: &str| json!({ "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated", "invert": false });
+        let name = |steps: Vec<Json>, ignore_merges: bool| {
+            let component = json!({ "type": "Sequence", "pretokenizers": steps });
+            pre_tokenizer(&component, ignore_merges).map(|known| known.name)
+        };
+        let llama3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|");
+        assert_eq!(name(vec![split(&llama3)], true), Ok("llama-bpe"));
+        assert_eq!(name(vec![split(&llama3)], false), Ok("smaug-bpe"));
+        assert_eq!(name(vec![json!({ "type": "ByteLevel", "add_prefix_space": false })], false), Ok("gpt-2"));
+        let v3 = [
+            r"\p{N}{1,3}",
+            "[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+",
+            "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+        ];
+        assert_eq!(name(v3.map(split).to_vec(), false), Ok("deepseek-v3"));
+        let coder = [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[\u{4e00}-\u{9fa5}\u{800}-\u{4e00}\u{ac00}-\u{d7ff}]+"];
+        let mut steps = coder.map(split).to_vec();
+        steps.push(json!({ "type": "Digits", "individual_digits": true }));
+        assert_eq!(name(steps, false), Ok("deepseek-coder"));
+        assert!(name(vec![json!({ "type": "Whitespace" })], false).unwrap_err().contains("Whitespace"));
+    }
+}
