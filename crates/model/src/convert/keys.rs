@@ -206,7 +206,7 @@ impl Keys {
 
     /// One window for all layers that slide, and which do, where the architecture does not imply it.
     fn sliding(&mut self, spec: &ModelSpec) {
-        let windows: Vec<Option<usize>> = spec.blocks.iter().map(|block| window(block)).collect();
+        let windows: Vec<Option<usize>> = spec.blocks.iter().map(window).collect();
         let slides: Vec<bool> = windows.iter().map(Option::is_some).collect();
         let Some(width) = windows.iter().flatten().next() else {
             if self.arch == "gpt-oss" {

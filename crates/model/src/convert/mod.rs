@@ -36,7 +36,7 @@ pub use tokenizer::TokenizerError;
 #[allow(missing_docs)] // the fields are named in the sentences
 pub enum ConvertError {
     #[error(transparent)]
-    Load(#[from] LoadError),
+    Load(Box<LoadError>),
     #[error(transparent)]
     Write(#[from] GgufWriteError),
     #[error(transparent)]
@@ -45,6 +45,12 @@ pub enum ConvertError {
     NotInGguf { what: String, wanted: String, found: String },
     #[error("row {row} of the tensor {tensor}: {source}")]
     Value { tensor: String, row: usize, source: QuantizeError },
+}
+
+impl From<LoadError> for ConvertError {
+    fn from(error: LoadError) -> ConvertError {
+        ConvertError::Load(Box::new(error))
+    }
 }
 
 /// What is converted to, and how.

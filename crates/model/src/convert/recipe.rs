@@ -7,21 +7,21 @@
 //! |---|---|
 //! | `f32 f16 bf16 q8_0` | every matrix |
 //! | `q4_0 q4_1 q5_0 q5_1 q3_k q4_k q5_k q6_k mxfp4` | every matrix; head q6_k |
-//! | `iq4_nl iq4_xs` | head q6_k; values of models with 4 query heads a key head or more, and the down projections of the first eighth, q5_k |
-//! | `q2_k` | head q6_k; values q4_k (fewer than 4 query heads a key head: q3_k); attention outputs and down projections q3_k |
-//! | `q3_k_m` | head q6_k; values q4_k (first two layers: q5_k); attention outputs q4_k; down projections q4_k (first sixteenth: q5_k) |
-//! | `q3_k_l` | head q6_k; values, attention outputs and down projections q5_k |
-//! | `q4_k_s` | head q6_k; values of the first four layers and down projections of the first eighth q5_k |
-//! | `q4_k_m` | head q6_k; values and down projections of some layers q6_k |
+//! | `iq4_nl iq4_xs` | head q6_k; values (if shared), and downs of the first eighth, q5_k |
+//! | `q2_k` | head q6_k; values q4_k (if not shared q3_k); attention outputs and downs q3_k |
+//! | `q3_k_m` | head q6_k; values q4_k (first two layers q5_k); attention outputs and downs q4_k (downs of the first sixteenth q5_k) |
+//! | `q3_k_l` | head q6_k; values, attention outputs and downs q5_k |
+//! | `q4_k_s` | head q6_k; values of the first four layers and downs of the first eighth q5_k |
+//! | `q4_k_m` | head q6_k; values and downs of some layers q6_k |
 //! | `q5_k_m` | as `q4_k_m`, over q5_k |
 //! | `mxfp4_moe` | experts mxfp4; everything else q8_0 |
 //!
 //! The head is the output matrix, or the embedding where the two are one; an embedding of its own has
-//! the base format. "Values" are value projections; in latent attention also the projection to the
-//! latent, because every key and value comes out of it. In models of eight experts, attention is so
-//! small beside them that its keys and values are q8_0 in every recipe with a better head, and its
-//! outputs q5_k in the mixtures of four bits or fewer but `q3_k_l`. Norms, biases, sinks and routers
-//! stay f32.
+//! the base format. "Values" are value projections ("shared": by four query heads or more); in latent
+//! attention also the projection to the latent, because every key and value comes out of it. "Downs"
+//! are the down projections of networks and experts. In models of eight experts, attention is so small
+//! beside them that its keys and values are q8_0 in every recipe with a better head, and its outputs
+//! q5_k in the mixtures of four bits or fewer but `q3_k_l`. Norms, biases, sinks and routers stay f32.
 
 use kernels::format::Format;
 

@@ -197,7 +197,8 @@ impl Files {
         match self.normalizers().as_slice() {
             [] => {}
             [name] if name == "NFC" => out.notices.push(
-                "the tokenizer brings text into Unicode's form NFC first, which GGUF cannot say; nearly all text is in it".into(),
+                "the tokenizer brings text into Unicode's form NFC, which GGUF cannot say; nearly all text is in it"
+                    .into(),
             ),
             [name, ..] => return Err(self.unsupported(format!("the normalizer {name} cannot be said in GGUF"))),
         }
@@ -253,7 +254,9 @@ impl Files {
                 (Some("Metaspace"), Some("never")) => {}
                 (Some("Metaspace"), Some("first")) => {
                     prefix = true;
-                    notices.push("a space is put before the first piece of text only, where GGUF has it after every special token".into());
+                    notices.push(
+                        "a space is put before the first text only, where GGUF has it after every special token".into(),
+                    );
                 }
                 (Some("Metaspace"), _) => prefix |= step["add_prefix_space"] != false,
                 // Gemma splits at spaces, of which its normalizer leaves none.
@@ -501,7 +504,8 @@ mod tests {
         })
     }
 
-    const QWEN2: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
+    const QWEN2: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}\
+        | ?[^\\s\\p{L}\\p{N}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+";
 
     #[test]
     fn byte_level_bpe_becomes_gpt2() {
@@ -532,9 +536,11 @@ mod tests {
     fn sentence_piece_becomes_llama_with_scores() {
         let tokenizer = json!({
             "model": {
-                "type": "BPE", "byte_fallback": true, "unk_token": "<unk>", "merges": ["a b", "\u{2581} ab", "\u{2581}a b"],
+                "type": "BPE", "byte_fallback": true, "unk_token": "<unk>",
+                "merges": ["a b", "\u{2581} ab", "\u{2581}a b"],
                 "vocab": {
-                    "<unk>": 0, "<s>": 1, "</s>": 2, "<0x0A>": 3, "a": 4, "b": 5, "\u{2581}": 6, "ab": 7, "\u{2581}ab": 8, "\u{2581}a": 9,
+                    "<unk>": 0, "<s>": 1, "</s>": 2, "<0x0A>": 3, "a": 4, "b": 5,
+                    "\u{2581}": 6, "ab": 7, "\u{2581}ab": 8, "\u{2581}a": 9,
                 },
             },
             "normalizer": { "type": "Sequence", "normalizers": [
@@ -561,19 +567,20 @@ mod tests {
 
     #[test]
     fn what_gguf_has_no_words_for_is_refused() {
-        let refused = |change: &dyn Fn(&mut Json)| {
+        type Change = fn(&mut Json);
+        let refused = |change: Change| {
             let mut tokenizer = byte_level(QWEN2);
             change(&mut tokenizer);
             files(tokenizer, Json::Null).vocabulary(10).unwrap_err().to_string()
         };
-        let regex = |t: &mut Json| t["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "[a-z]+".into();
-        let cases: [(&dyn Fn(&mut Json), &str); 6] = [
-            (&regex, "GGUF has no name for the pre-tokenizer [\"[a-z]+\"]"),
-            (&|t| t["model"]["type"] = "Unigram".into(), "the tokenizer is Unigram"),
-            (&|t| t["normalizer"]["type"] = "Lowercase".into(), "the normalizer Lowercase cannot be said"),
-            (&|t| t["model"]["vocab"]["z"] = 10.into(), "the id of the token \"z\" is not below 10"),
-            (&|t| t["model"]["vocab"]["z"] = 1.into(), "have the same id 1"),
-            (&|t| t["model"]["merges"][1] = "ab".into(), "merge 1 is not a pair of tokens"),
+        let regex: Change = |t| t["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "[a-z]+".into();
+        let cases: [(Change, &str); 6] = [
+            (regex, "GGUF has no name for the pre-tokenizer [\"[a-z]+\"]"),
+            (|t| t["model"]["type"] = "Unigram".into(), "the tokenizer is Unigram"),
+            (|t| t["normalizer"]["type"] = "Lowercase".into(), "the normalizer Lowercase cannot be said"),
+            (|t| t["model"]["vocab"]["z"] = 10.into(), "the id of the token \"z\" is not below 10"),
+            (|t| t["model"]["vocab"]["z"] = 1.into(), "have the same id 1"),
+            (|t| t["model"]["merges"][1] = "ab".into(), "merge 1 is not a pair of tokens"),
         ];
         for (change, wanted) in cases {
             let error = refused(change);
@@ -583,7 +590,7 @@ mod tests {
 
     #[test]
     fn pre_tokenizers_are_known_by_their_patterns() {
-        let split = |regex: &str| json!({ "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated", "invert": false });
+        let split = |regex: &str| json!({ "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated" });
         let name = |steps: Vec<Json>, ignore_merges: bool| {
             let component = json!({ "type": "Sequence", "pretokenizers": steps });
             pre_tokenizer(&component, ignore_merges).map(|known| known.name)
@@ -595,7 +602,9 @@ mod tests {
         let v3 = [
             r"\p{N}{1,3}",
             "[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+",
-            "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+            "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+\
+             |[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*\
+             |\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
         ];
         assert_eq!(name(v3.map(split).to_vec(), false), Ok("deepseek-v3"));
         let coder = [r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[\u{4e00}-\u{9fa5}\u{800}-\u{4e00}\u{ac00}-\u{d7ff}]+"];
