@@ -384,3 +384,50 @@ fn from_gguf_names_and_tokenizer_go_along() {
         assert!(bytes[..] == stored.data[..], "{}", tensor.name);
     }
 }
+
+/// Files from before the latent cache hold the latent's up projection in one piece, as checkpoints do.
+#[test]
+fn old_files_with_the_up_projection_in_one_become_new_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let path = all_models().into_iter().find(|path| name(path) == "deepseek-v2-lite").unwrap();
+    converted(&path, &file("new.gguf"), &to("f32")).unwrap();
+    let Attention::Mla(mla) = &Model::open(&path).unwrap().spec.blocks[0].attention else { panic!("latent") };
+    let (heads, rank, nope, v) = (mla.heads, mla.kv_rank, mla.nope_dim, mla.v_dim);
+    let new = Checkpoint::open(file("new.gguf")).unwrap();
+    let Kind::Gguf { metadata } = &new.kind else { panic!("GGUF") };
+    let mut writer = GgufWriter::new();
+    let changed = |key: &str| key.ends_with("_mla") || key.ends_with(".key_length") || key.ends_with(".value_length");
+    for (key, value) in metadata.iter().filter(|(key, _)| !changed(key)) {
+        writer.metadata(key, value.clone()).unwrap();
+    }
+    writer.metadata("deepseek2.attention.key_length", (nope + mla.rope_dim) as u32).unwrap();
+    writer.metadata("deepseek2.attention.value_length", v as u32).unwrap();
+    let mut data: Vec<(String, Vec<u8>)> = Vec::new();
+    for tensor in &new.tensors {
+        if tensor.name.ends_with("attn_v_b.weight") {
+            continue;
+        }
+        let Some(layer) = tensor.name.strip_suffix("attn_k_b.weight") else {
+            writer.tensor(&tensor.name, &tensor.shape, tensor.dtype).unwrap();
+            data.push((tensor.name.clone(), tensor.data.to_vec()));
+            continue;
+        };
+        let values = new.tensors.get(&format!("{layer}attn_v_b.weight")).unwrap();
+        let (keys, values) = (tensor.data.as_chunks::<4>().0, values.data.as_chunks::<4>().0);
+        let mut both = Vec::new();
+        for head in 0..heads {
+            let key = |d: usize, r: usize| keys[(head * rank + r) * nope + d];
+            both.extend((0..nope).flat_map(|d| (0..rank).map(move |r| (d, r))).flat_map(|(d, r)| key(d, r)));
+            both.extend(values[head * v * rank..(head + 1) * v * rank].as_flattened());
+        }
+        let old = format!("{layer}attn_kv_b.weight");
+        writer.tensor(&old, &[heads * (nope + v), rank], Format::F32).unwrap();
+        data.push((old, both));
+    }
+    let mut sink = writer.start(file("old.gguf")).unwrap();
+    data.iter().for_each(|(name, bytes)| sink.append(name, bytes).unwrap());
+    sink.finish().unwrap();
+    converted(&file("old.gguf"), &file("again.gguf"), &to("f32")).unwrap();
+    assert!(fs::read(file("new.gguf")).unwrap() == fs::read(file("again.gguf")).unwrap());
+}

@@ -53,7 +53,13 @@ fn differs(
     found: &dyn std::fmt::Debug,
 ) -> Result<(), ConvertError> {
     let what = if place.is_empty() { field.to_string() } else { format!("{field} of {place}") };
-    Err(ConvertError::NotInGguf { what, wanted: format!("{wanted:?}"), found: format!("{found:?}") })
+    Err(ConvertError::NotInGguf { what, wanted: short(wanted), found: short(found) })
+}
+
+/// A value as text of at most a hundred characters.
+fn short(value: &dyn std::fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    if text.chars().count() <= 100 { text } else { text.chars().take(97).chain("...".chars()).collect() }
 }
 
 fn model(a: &ModelSpec, b: &ModelSpec) -> Result<(), ConvertError> {

@@ -9,7 +9,7 @@
 //! | `q4_0 q4_1 q5_0 q5_1 q3_k q4_k q5_k q6_k mxfp4` | every matrix; head q6_k |
 //! | `iq4_nl iq4_xs` | head q6_k; values (if shared), and downs of the first eighth, q5_k |
 //! | `q2_k` | head q6_k; values q4_k (if not shared q3_k); attention outputs and downs q3_k |
-//! | `q3_k_m` | head q6_k; values q4_k (first two layers q5_k); attention outputs and downs q4_k (downs of the first sixteenth q5_k) |
+//! | `q3_k_m` | head q6_k; values (first two layers q5_k), attention outputs and downs (first sixteenth q5_k) q4_k |
 //! | `q3_k_l` | head q6_k; values, attention outputs and downs q5_k |
 //! | `q4_k_s` | head q6_k; values of the first four layers and downs of the first eighth q5_k |
 //! | `q4_k_m` | head q6_k; values and downs of some layers q6_k |

@@ -90,7 +90,10 @@ struct Files {
 impl Files {
     fn read(directory: &Path, tokenizer: Json, model: &Json) -> Result<Files, TokenizerError> {
         let or_empty = |name| Ok::<_, TokenizerError>(read_json(directory, name)?.unwrap_or(Json::Null));
-        let template = read(&directory.join("chat_template.jinja"))?;
+        let path = directory.join("chat_template.jinja");
+        let template = read(&path)?.map(String::from_utf8).transpose();
+        let template =
+            template.map_err(|error| TokenizerError::Unsupported { path, what: format!("is not text: {error}") })?;
         Ok(Files {
             path: directory.join("tokenizer.json"),
             tokenizer,
@@ -98,7 +101,7 @@ impl Files {
             special: or_empty("special_tokens_map.json")?,
             generation: or_empty("generation_config.json")?,
             model: model.clone(),
-            template: template.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            template,
         })
     }
 
@@ -293,9 +296,14 @@ impl Files {
     fn special_tokens(&self, list: &Tokens, out: &mut Vocabulary) {
         let ids: HashMap<&str, usize> = list.texts.iter().enumerate().map(|(id, text)| (text.as_str(), id)).collect();
         let text = |value: &Json| value.as_str().or_else(|| value["content"].as_str()).map(str::to_string);
-        let named = |key: &str| {
-            let found = [&self.config, &self.special].into_iter().find_map(|file| text(&file[key]));
-            found.and_then(|text| ids.get(text.as_str()).copied())
+        let mut strangers = Vec::new();
+        let mut named = |key: &str| {
+            let text = [&self.config, &self.special].into_iter().find_map(|file| text(&file[key]))?;
+            let id = ids.get(text.as_str()).copied();
+            if id.is_none() {
+                strangers.push(format!("the {key} is no token of the vocabulary and was left out"));
+            }
+            id
         };
         let in_range =
             |id: &Json| id.as_u64().and_then(|id| usize::try_from(id).ok()).filter(|&id| id < list.texts.len());
@@ -315,6 +323,7 @@ impl Files {
         ends.retain(|id| seen.insert(*id));
         let unknown = list.kinds.iter().position(|&kind| kind == Type::Unknown);
         let pad = named("pad_token");
+        out.notices.append(&mut strangers);
         // The format has three places for tokens that end an answer.
         let keys = ["eos_token_id", "eot_token_id", "eom_token_id"];
         for (key, &id) in keys.iter().zip(&ends) {
@@ -396,7 +405,9 @@ impl Tokens {
     /// Pairs of tokens that make a token together and that the list of merges does not have:
     /// SentencePiece merges them, and the tokenizer does not.
     fn unmerged(&self, rank: &HashMap<String, (f32, usize)>) -> usize {
-        let normal = |id: usize| self.kinds[id] == Type::Normal;
+        // Longer ones would take long to look through, and hardly a text is made of them.
+        const TOKEN_BYTES_MAX: usize = 256;
+        let normal = |id: usize| self.kinds[id] == Type::Normal && self.texts[id].len() <= TOKEN_BYTES_MAX;
         let all: HashSet<&str> =
             (0..self.texts.len()).filter(|&id| normal(id)).map(|id| self.texts[id].as_str()).collect();
         let splits = |text: &str| {
