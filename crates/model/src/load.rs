@@ -74,16 +74,7 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Model, LoadError> {
-        let (mut spec, names) = read_spec(checkpoint)?;
-        let mut notices = checkpoint.notices.clone();
-        let mut loader = Loader::new(checkpoint, &spec, names)?;
-        if !spec.mtp.is_empty() && !loader.any_mtp(&spec) {
-            notices.push(format!(
-                "the configuration names {} multi-token prediction module(s), but the file holds none",
-                spec.mtp.len()
-            ));
-            spec.mtp.clear();
-        }
+        let (spec, mut loader, notices) = Loader::open(checkpoint)?;
         let mut values = HashMap::new();
         for parameter in spec.parameters() {
             values.insert(parameter.slot, loader.value(&parameter)?);
@@ -153,14 +144,15 @@ pub(crate) fn vector(tensor: &Tensor) -> Option<Vec<f32>> {
 }
 
 /// What fills a slot.
-enum Value {
+pub(crate) enum Value {
     Matrix(Weight),
     Vector(Vec<f32>),
     /// The latent's up projection in two: keys transposed and values.
     KvUp(Weight, Weight),
 }
 
-struct Loader<'a> {
+/// Finds the values of a checkpoint, one slot at a time.
+pub(crate) struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     names: Names,
     layers: usize,
@@ -175,6 +167,22 @@ struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
+    /// The description of the model that the checkpoint holds, the loader of its values, and what is
+    /// odd but harmless.
+    pub(crate) fn open(checkpoint: &'a Checkpoint) -> Result<(ModelSpec, Loader<'a>, Vec<String>), LoadError> {
+        let (mut spec, names) = read_spec(checkpoint)?;
+        let mut notices = checkpoint.notices.clone();
+        let loader = Loader::new(checkpoint, &spec, names)?;
+        if !spec.mtp.is_empty() && !loader.any_mtp(&spec) {
+            notices.push(format!(
+                "the configuration names {} multi-token prediction module(s), but the file holds none",
+                spec.mtp.len()
+            ));
+            spec.mtp.clear();
+        }
+        Ok((spec, loader, notices))
+    }
+
     fn new(checkpoint: &'a Checkpoint, spec: &ModelSpec, names: Names) -> Result<Loader<'a>, LoadError> {
         let fp8_block = quantisation(checkpoint)?;
         let experts = |block: &BlockSpec| match &block.ffn {
@@ -236,7 +244,8 @@ impl<'a> Loader<'a> {
         })
     }
 
-    fn value(&mut self, parameter: &ParameterSpec) -> Result<Value, LoadError> {
+    /// The value of a slot, a view into the file wherever the forward pass can use it as it is.
+    pub(crate) fn value(&mut self, parameter: &ParameterSpec) -> Result<Value, LoadError> {
         let slot = parameter.slot;
         let sources = self.sources(slot.part);
         for &source in &sources {
@@ -452,7 +461,8 @@ impl<'a> Loader<'a> {
         Ok(Value::Matrix(self.matrix(tensor, &[total, shape[1]])?.row_range(first..first + rows)))
     }
 
-    fn check_all_used(&self, spec: &ModelSpec) -> Result<(), LoadError> {
+    /// Refuses tensors that no slot has asked for and that are not known to carry nothing.
+    pub(crate) fn check_all_used(&self, spec: &ModelSpec) -> Result<(), LoadError> {
         let unused: Vec<&Tensor> = self
             .checkpoint
             .tensors

@@ -408,7 +408,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    pub(super) fn new(values: BTreeMap<String, Value>) -> Metadata {
+    pub(crate) fn new(values: BTreeMap<String, Value>) -> Metadata {
         Metadata { file: PathBuf::new(), values }
     }
 
