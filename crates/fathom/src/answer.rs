@@ -135,12 +135,13 @@ impl Answer {
     /// One line about the work.
     pub(crate) fn summary(&self) -> String {
         let cached = if self.cached_tokens > 0 { format!(" ({} cached)", self.cached_tokens) } else { String::new() };
+        let tokens = |count: usize| if count == 1 { "1 token".to_string() } else { format!("{count} tokens") };
         format!(
-            "prompt {} tokens{cached} in {:.2} s ({:.1}/s), answer {} tokens in {:.2} s ({:.1}/s), {}",
-            self.prompt_tokens,
+            "prompt {}{cached} in {:.2} s ({:.1}/s), answer {} in {:.2} s ({:.1}/s), {}",
+            tokens(self.prompt_tokens),
             self.prompt_time.as_secs_f64(),
             self.prompt_speed(),
-            self.tokens.len(),
+            tokens(self.tokens.len()),
             self.decode_time.as_secs_f64(),
             self.decode_speed(),
             self.finish.name()

@@ -24,6 +24,7 @@ mod commands {
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 /// Open-weight language models on the processor you have: DeepSeek V2, V3 and R1, Qwen, Llama, Mistral,
@@ -68,10 +69,20 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match execute(Cli::parse().command) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.exit_code() == 0 || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            error.exit()
+        }
+        Err(error) => {
+            terminal::complain_text(&wrong_usage(&error.to_string()));
+            return ExitCode::from(2);
+        }
+    };
+    match execute(cli.command) {
         Ok(code) => code,
         // A reader that has seen enough (`| head`) is no error.
-        Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if terminal::broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             terminal::complain(&error);
             ExitCode::from(2)
@@ -95,9 +106,10 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+/// What is wrong with the arguments in one line; the parser's own message has five.
+fn wrong_usage(message: &str) -> String {
+    let lines = message.lines().map(str::trim);
+    let told = lines.filter(|line| !line.is_empty() && !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let line = told.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
+    format!("{} (--help explains)", line.strip_prefix("error: ").unwrap_or(&line))
 }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use hub::StoreError;
 use model::checkpoint::{Checkpoint, Kind, Metadata, MetadataError};
 use model::load::Model;
 use serde::Deserialize;
@@ -67,10 +68,15 @@ impl Opened {
 
 /// The path of a model given by path or by the name under which it was pulled.
 pub(crate) fn resolve(name: &str) -> anyhow::Result<PathBuf> {
-    if Path::new(name).exists() {
+    if Path::new(name).try_exists().with_context(|| format!("{name}: cannot be opened"))? {
         return Ok(PathBuf::from(name));
     }
-    hub::Store::from_env()?.resolve(name).map_err(Into::into)
+    hub::Store::from_env()?.resolve(name).map_err(|error| match error {
+        StoreError::NoSuchPath { .. } => {
+            anyhow!("{name}: there is no such file or directory, and no pulled model of that name (`fathom list`)")
+        }
+        error => error.into(),
+    })
 }
 
 /// The tokenizer of a model, a directory, a tokenizer.json or a GGUF file.

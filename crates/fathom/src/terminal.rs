@@ -135,7 +135,33 @@ pub(crate) fn note(text: &str) {
 
 /// An error in one line on standard error.
 pub(crate) fn complain(error: &anyhow::Error) {
-    let _ = writeln!(std::io::stderr(), "fathom: {}", printable(&format!("{error:#}")));
+    complain_text(&one_line(error));
+}
+
+/// The same for what is text already.
+pub(crate) fn complain_text(text: &str) {
+    let _ = writeln!(std::io::stderr(), "fathom: {}", printable(text));
+}
+
+/// An error and its causes. Some errors say their cause themselves; nothing is said twice.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
+/// Whether a reader went away.
+pub(crate) fn broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// A line that the next one replaces; only where somebody sees it.
@@ -209,6 +235,12 @@ fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_cause_is_named_once() {
+        let error = anyhow::anyhow!("the disk is full").context("b.json: the disk is full").context("a");
+        assert_eq!(super::one_line(&error), "a: b.json: the disk is full");
+    }
+
     #[test]
     fn a_model_cannot_command_the_terminal() {
         assert_eq!(super::printable("a\x1b]0;title\x07b\n\tc\u{9b}31m\rd"), "a]0;titleb\n\tc31md");

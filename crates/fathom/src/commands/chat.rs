@@ -18,7 +18,7 @@ use text::{ChatTemplate, Tokenizer};
 use crate::answer::{Answer, Finish, Prompt, Settings, answer};
 use crate::opened::Opened;
 use crate::options::{MachineArgs, SamplingArgs, Switch, ThinkArgs, thinking};
-use crate::terminal::{Screen, complain, interrupt_flag, note, print};
+use crate::terminal::{Screen, broken_pipe, complain, interrupt_flag, note, print};
 use crate::whole_file;
 
 /// Talk to a model in the terminal
@@ -45,7 +45,7 @@ pub(crate) struct Args {
 }
 
 const HELP: &str = "\
-  /help               this list
+\x20 /help               this list
   /new                begin a new conversation
   /retry              answer the last message again, differently
   /undo               take back the last message and its answer
@@ -74,6 +74,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let sampling = args.sampling.settings(&opened)?;
     let context = args.machine.context(&opened)?;
     let pool = args.machine.pool()?;
+    // Before the handler of Ctrl-C: the editor takes that signal for itself when it is made.
+    let editor = DefaultEditor::new().context("the terminal cannot be read")?;
     // Where nobody types, Ctrl-C can only mean the program.
     let cancel = if std::io::stdin().is_terminal() { interrupt_flag(false)? } else { Arc::new(AtomicBool::new(false)) };
     let chat = Chat {
@@ -97,7 +99,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         n => format!("{n} threads"),
     };
     note(&format!("{name}, {threads}, context of {context} tokens. /help lists the commands."));
-    chat.talk()
+    chat.talk(editor)
 }
 
 struct Chat<'a> {
@@ -124,8 +126,7 @@ enum Next {
 }
 
 impl Chat<'_> {
-    fn talk(mut self) -> anyhow::Result<()> {
-        let mut editor = DefaultEditor::new().context("the terminal cannot be read")?;
+    fn talk(mut self, mut editor: DefaultEditor) -> anyhow::Result<()> {
         loop {
             match read_message(&mut editor) {
                 Ok(line) if line.trim().is_empty() => {}
@@ -136,7 +137,7 @@ impl Chat<'_> {
                         Ok(Next::Go) => {}
                         Ok(Next::Leave) => return Ok(()),
                         // Nobody reads the answers.
-                        Err(error) if error.is::<std::io::Error>() => return Err(error),
+                        Err(error) if broken_pipe(&error) => return Err(error),
                         // What cannot be done is said, and the conversation goes on.
                         Err(error) => complain(&error),
                     }

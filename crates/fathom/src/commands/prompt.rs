@@ -58,7 +58,6 @@ fn date(text: &str) -> Result<(i32, u32, u32), String> {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let input = read_input(&args)?;
     let tokenizer = if is_template(&args.model) { None } else { Some(open_tokenizer(&args.model)?) };
     let template = match &tokenizer {
         None => std::fs::read_to_string(&args.model).with_context(|| format!("{}: cannot be read", args.model))?,
@@ -72,6 +71,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     };
     let template =
         ChatTemplate::parse(&template).with_context(|| format!("{}: the chat template cannot be used", args.model))?;
+    let input = read_input(&args)?;
     let special = |given: &Option<String>, id: Option<u32>| -> String {
         let own = || tokenizer.as_ref().and_then(|t| t.token(id?)).unwrap_or_default().to_string();
         given.clone().unwrap_or_else(own)

@@ -78,6 +78,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let context = args.machine.context(&opened)?;
     let pool = args.machine.pool()?;
     let prompt = prompt(&args, &opened, tokenizer)?;
+    if prompt.tokens.len() > context {
+        let tokens = prompt.tokens.len();
+        bail!("the prompt has {tokens} tokens and the context holds {context}; shorten it or give a larger --context");
+    }
     let cancel = interrupt_flag(true)?;
     let mut session = Session::new(&opened.model, &pool, context, args.machine.cache.format());
     let seed = sampling.seed;
