@@ -132,20 +132,20 @@ impl Answer {
         self.tokens.len().saturating_sub(1) as f64 / self.decode_time.as_secs_f64().max(1e-9)
     }
 
-    /// One line about the work.
+    /// One line about the work, short enough for a terminal's.
     pub(crate) fn summary(&self) -> String {
         let cached = if self.cached_tokens > 0 { format!(" ({} cached)", self.cached_tokens) } else { String::new() };
         let tokens = |count: usize| if count == 1 { "1 token".to_string() } else { format!("{count} tokens") };
-        format!(
-            "prompt {}{cached} in {:.2} s ({:.1}/s), answer {} in {:.2} s ({:.1}/s), {}",
-            tokens(self.prompt_tokens),
-            self.prompt_time.as_secs_f64(),
-            self.prompt_speed(),
-            tokens(self.tokens.len()),
-            self.decode_time.as_secs_f64(),
-            self.decode_speed(),
-            self.finish.name()
-        )
+        let speed = |value: f64| if value < 99.5 { format!("{value:.1}/s") } else { format!("{value:.0}/s") };
+        let mut line = format!("prompt {}{cached}, {}", tokens(self.prompt_tokens), speed(self.prompt_speed()));
+        if !self.tokens.is_empty() {
+            line += &format!("; answer {}", tokens(self.tokens.len()));
+        }
+        // A speed needs two tokens: the time of the first is the prompt's.
+        if self.tokens.len() > 1 {
+            line += &format!(", {}", speed(self.decode_speed()));
+        }
+        format!("{line}; {}", self.finish.name())
     }
 
     /// The answer and its figures as one JSON object.

@@ -56,8 +56,8 @@ const HELP: &str = "\
   /load FILE          go on with a conversation from such a file
   /exit               leave (also Ctrl-D)
 
-A line that ends with \\ goes on in the next one. Ctrl-C stops an answer; arrow up brings back what you typed.
-A message that begins with / is written with a space before it.
+A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.
+Arrow up brings back what you typed. A space before / makes it a message.
 ";
 
 /// Longest file that /load reads.
@@ -297,7 +297,7 @@ impl Chat<'_> {
 
     fn settings(&self) -> String {
         let s = &self.sampling;
-        let max = self.max_tokens.map_or_else(|| "what the context holds".to_string(), |max| max.to_string());
+        let max = self.max_tokens.map_or_else(|| "unlimited".to_string(), |max| max.to_string());
         format!(
             "temperature {}, top-p {}, top-k {}, min-p {}, seed {}, max-tokens {max}",
             s.temperature, s.top_p, s.top_k, s.min_p, s.seed

@@ -102,7 +102,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.json {
         print(&format!("{}\n", done.as_json()))?;
     } else {
-        note(&format!("{}, seed {seed}", done.summary()));
+        note(&format!("{}; seed {seed}", done.summary()));
     }
     Ok(ExitCode::from(if done.finish == Finish::Cancelled { INTERRUPTED } else { 0 }))
 }

@@ -148,7 +148,7 @@ fn ctrl_c_ends_a_run_with_what_there_is() {
     assert_eq!(output.status.code(), Some(130));
     assert!(rest.ends_with('\n'), "{rest:?}");
     let err = String::from_utf8_lossy(&output.stderr);
-    assert!(err.contains(", cancelled, seed "), "{err}");
+    assert!(err.contains("; cancelled; seed "), "{err}");
 }
 
 fn interrupt(child: &Child) {
@@ -230,7 +230,7 @@ fn in_a_terminal_reasoning_is_dimmed_and_ctrl_d_leaves() {
     let mut terminal = Terminal::start(&["chat", model(), "-t", "0"], &[]);
     terminal.wait_for("> ");
     terminal.press("Hello\r");
-    let answer = terminal.wait_for(", stop");
+    let answer = terminal.wait_for("; stop");
     assert!(answer.contains("\x1b[2mA greeting.\x1b[0m\r\n\r\nHello! How can I help you?\r\n"), "{answer:?}");
     terminal.wait_for("> ");
     // Ctrl-C at the prompt does not leave; arrow up brings back what was typed.
@@ -245,6 +245,16 @@ fn in_a_terminal_reasoning_is_dimmed_and_ctrl_d_leaves() {
 }
 
 #[test]
+fn lines_that_arrive_together_are_all_read() {
+    let mut terminal = Terminal::start(&["chat", model(), "-t", "0"], &[]);
+    terminal.wait_for("> ");
+    terminal.press("Hello\rCount\r/exit\r");
+    terminal.wait_for("Hello! How can I help you?");
+    terminal.wait_for("6, 7, 8, 9, 10");
+    assert_eq!(terminal.ends(), Some(0));
+}
+
+#[test]
 fn ctrl_c_stops_an_answer_and_not_the_program() {
     let arguments: Vec<String> = ["chat", model()].map(String::from).into_iter().chain(endless()).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -253,12 +263,12 @@ fn ctrl_c_stops_an_answer_and_not_the_program() {
     terminal.press("Count\r");
     terminal.wait_for("8, 9, 10");
     interrupt(&terminal.child);
-    terminal.wait_for(", cancelled");
+    terminal.wait_for("; cancelled");
     terminal.wait_for("> ");
     terminal.press("/set max-tokens 3\r");
     terminal.wait_for("max-tokens 3");
     terminal.press("Hello\r");
-    terminal.wait_for(", length");
+    terminal.wait_for("; length");
     terminal.wait_for("> ");
     terminal.press("/exit\r");
     assert_eq!(terminal.ends(), Some(0));
@@ -270,7 +280,7 @@ fn a_model_cannot_command_the_terminal() {
     let arguments = ["run", model(), "-p", "Hello", "-t", "0", "--think", "no", "--logit-bias", &bias, "-n", "3"];
     let mut terminal = Terminal::start(&arguments, &[("NO_COLOR", "1")]);
     // A terminal as standard input is not read where there is a prompt.
-    let shown = terminal.wait_for(", length, seed ");
+    let shown = terminal.wait_for("; length; seed ");
     assert!(!shown.contains('\u{1b}'), "{shown:?}");
     assert_eq!(terminal.ends(), Some(0));
 }

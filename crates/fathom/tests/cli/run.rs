@@ -62,8 +62,8 @@ fn reasoning_stands_apart_from_the_answer() {
 #[test]
 fn figures_and_notes_go_to_standard_error() {
     let said = run(&["-p", "Hello"]);
-    assert!(said.err.starts_with("prompt 9 tokens in "), "{}", said.err);
-    assert!(said.err.contains(", stop, seed "), "{}", said.err);
+    assert!(said.err.starts_with("prompt 9 tokens, "), "{}", said.err);
+    assert!(said.err.contains("/s; stop; seed "), "{}", said.err);
     assert_eq!(run(&["-p", "Hello", "--json"]).err, "");
 }
 
