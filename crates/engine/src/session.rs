@@ -113,18 +113,14 @@ impl<'a> Session<'a> {
         Ok(self.run(&[token], &[0]))
     }
 
-    /// Appends `tokens` in chunks and returns the logits after each, `[T, vocab]`.
+    /// Appends `tokens`, all computed at once, and returns the logits after each, `[T, vocab]`.
     ///
     /// # Errors
     /// As [`Session::prompt`].
     pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, SessionError> {
         self.check(tokens, self.tokens.len())?;
-        let mut logits = Vec::new();
-        for chunk in tokens.chunks(CHUNK_LEN) {
-            let wanted: Vec<usize> = (0..chunk.len()).collect();
-            logits.extend(self.run(chunk, &wanted));
-        }
-        Ok(logits)
+        let wanted: Vec<usize> = (0..tokens.len()).collect();
+        Ok(self.run(tokens, &wanted))
     }
 
     fn check(&self, tokens: &[u32], before: usize) -> Result<(), SessionError> {

@@ -132,19 +132,20 @@ impl Answer {
         self.tokens.len().saturating_sub(1) as f64 / self.decode_time.as_secs_f64().max(1e-9)
     }
 
-    /// One line about the work.
+    /// One line about the work, short enough for a terminal's.
     pub(crate) fn summary(&self) -> String {
         let cached = if self.cached_tokens > 0 { format!(" ({} cached)", self.cached_tokens) } else { String::new() };
-        format!(
-            "prompt {} tokens{cached} in {:.2} s ({:.1}/s), answer {} tokens in {:.2} s ({:.1}/s), {}",
-            self.prompt_tokens,
-            self.prompt_time.as_secs_f64(),
-            self.prompt_speed(),
-            self.tokens.len(),
-            self.decode_time.as_secs_f64(),
-            self.decode_speed(),
-            self.finish.name()
-        )
+        let tokens = |count: usize| if count == 1 { "1 token".to_string() } else { format!("{count} tokens") };
+        let speed = |value: f64| if value < 99.5 { format!("{value:.1}/s") } else { format!("{value:.0}/s") };
+        let mut line = format!("prompt {}{cached}, {}", tokens(self.prompt_tokens), speed(self.prompt_speed()));
+        if !self.tokens.is_empty() {
+            line += &format!("; answer {}", tokens(self.tokens.len()));
+        }
+        // A speed needs two tokens: the time of the first is the prompt's.
+        if self.tokens.len() > 1 {
+            line += &format!(", {}", speed(self.decode_speed()));
+        }
+        format!("{line}; {}", self.finish.name())
     }
 
     /// The answer and its figures as one JSON object.
@@ -185,154 +186,150 @@ pub(crate) fn answer(
     mut on_event: impl FnMut(Event) -> std::io::Result<()>,
 ) -> anyhow::Result<Answer> {
     let start = Instant::now();
-    let vocab_sampler = |vocab| Sampler::new(settings.sampling.clone(), &prompt.tokens, vocab);
+    let cancelled = || settings.cancel.load(Ordering::Relaxed);
     let same = session.tokens().iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count();
-    let mut answer = Answer {
-        reasoning: String::new(),
-        content: String::new(),
-        tokens: Vec::new(),
-        finish: Finish::Cancelled,
-        prompt_tokens: prompt.tokens.len(),
-        cached_tokens: same.min(prompt.tokens.len().saturating_sub(1)),
-        reasoning_tokens: 0,
-        prompt_time: Duration::ZERO,
-        decode_time: Duration::ZERO,
-    };
+    let cached_tokens = same.min(prompt.tokens.len().saturating_sub(1));
     let mut outcome = Ok(());
     let logits = session.prompt(&prompt.tokens, |done| {
         outcome = on_event(Event::Prompt(done));
-        outcome.is_ok() && !settings.cancel.load(Ordering::Relaxed)
+        outcome.is_ok() && !cancelled()
     })?;
     outcome?;
-    answer.prompt_time = start.elapsed();
-    let Some(mut logits) = logits else { return Ok(answer) };
-    let mut sampler = vocab_sampler(logits.len())?;
-    let mut pieces = Pieces::new(tokenizer, &prompt.format, settings.stop);
-    let decoding = Instant::now();
-    answer.finish = loop {
-        if settings.cancel.load(Ordering::Relaxed) {
-            break Finish::Cancelled;
-        }
-        let token = sampler.sample(&logits)?.token;
-        if answer.tokens.is_empty() {
-            answer.prompt_time = start.elapsed();
-        }
-        answer.tokens.push(token);
-        if tokenizer.eos_ids().contains(&token) {
-            break Finish::Stop;
-        }
-        let stopped = pieces.push(token, &mut answer, &mut on_event)?;
-        if stopped {
-            break Finish::Stop;
-        }
-        let full = session.tokens().len() >= session.context();
-        if full || settings.max_tokens.is_some_and(|max| answer.tokens.len() >= max) {
-            break Finish::Length;
-        }
-        logits = session.push(token)?;
-    };
-    pieces.finish(&mut answer, &mut on_event)?;
-    answer.decode_time = decoding.elapsed();
-    Ok(answer)
+    let prompt_time = start.elapsed();
+    let mut pieces = Pieces::new(tokenizer, &prompt.format, settings.stop, on_event);
+    let mut tokens = Vec::new();
+    let mut finish = Finish::Cancelled;
+    if let Some(mut logits) = logits {
+        let mut sampler = Sampler::new(settings.sampling, &prompt.tokens, logits.len())?;
+        finish = loop {
+            if cancelled() {
+                break Finish::Cancelled;
+            }
+            let token = sampler.sample(&logits)?.token;
+            tokens.push(token);
+            if tokenizer.eos_ids().contains(&token) || pieces.push(token)? {
+                break Finish::Stop;
+            }
+            let full = session.tokens().len() >= session.context();
+            if full || settings.max_tokens.is_some_and(|max| tokens.len() >= max) {
+                break Finish::Length;
+            }
+            logits = session.push(token)?;
+        };
+    }
+    let said = pieces.finish()?;
+    Ok(Answer {
+        reasoning: said.reasoning,
+        content: said.content,
+        tokens,
+        finish,
+        prompt_tokens: prompt.tokens.len(),
+        cached_tokens,
+        reasoning_tokens: said.reasoning_tokens,
+        prompt_time,
+        decode_time: start.elapsed() - prompt_time,
+    })
 }
 
-/// Tokens to text, parted and watched for stop strings.
-struct Pieces<'a> {
+/// Markers that are special tokens in some vocabularies and have to be seen all the same: they part reasoning from
+/// content, and are not shown either.
+const THINK_MARKERS: [&str; 2] = ["<think>", "</think>"];
+
+/// Tokens to text, parted into reasoning and content, watched for stop strings.
+struct Pieces<'a, F> {
+    tokenizer: &'a Tokenizer,
+    /// In gpt-oss' channels every special token has a meaning for the splitter.
+    all_specials: bool,
     decoder: StreamDecoder<'a>,
     splitter: ReasoningSplitter,
-    stops: StopStrings,
-    stopped: bool,
+    output: Output<F>,
 }
 
-impl<'a> Pieces<'a> {
-    fn new(tokenizer: &'a Tokenizer, format: &ReasoningFormat, stop: &[String]) -> Pieces<'a> {
-        // Where markers are special tokens, they must be seen to be parted from the answer.
-        let marked =
-            ["<think>", "<|channel|>"].iter().any(|t| tokenizer.id(t).is_some_and(|id| tokenizer.is_special(id)));
-        let specials = if marked { Specials::Show } else { Specials::Hide };
+/// Where the pieces go.
+struct Output<F> {
+    stops: StopStrings,
+    stopped: bool,
+    said: Said,
+    on_event: F,
+}
+
+/// All that was said.
+#[derive(Default)]
+struct Said {
+    reasoning: String,
+    content: String,
+    reasoning_tokens: usize,
+}
+
+impl<'a, F: FnMut(Event) -> std::io::Result<()>> Pieces<'a, F> {
+    fn new(tokenizer: &'a Tokenizer, format: &ReasoningFormat, stop: &[String], on_event: F) -> Pieces<'a, F> {
+        let stops = StopStrings::new(stop.to_vec());
         Pieces {
-            decoder: StreamDecoder::new(tokenizer, specials),
+            tokenizer,
+            all_specials: matches!(format, ReasoningFormat::Channels { .. }),
+            decoder: StreamDecoder::new(tokenizer, Specials::Show),
             splitter: ReasoningSplitter::new(format.clone()),
-            stops: StopStrings::new(stop.to_vec()),
-            stopped: false,
+            output: Output { stops, stopped: false, said: Said::default(), on_event },
         }
     }
 
     /// Takes a token; true if a stop string is complete.
-    fn push(
-        &mut self,
-        token: u32,
-        answer: &mut Answer,
-        on_event: &mut impl FnMut(Event) -> std::io::Result<()>,
-    ) -> std::io::Result<bool> {
-        let text = self.decoder.push(token);
-        let pieces = self.splitter.push(&text);
+    fn push(&mut self, token: u32) -> std::io::Result<bool> {
+        if self.is_text(token) {
+            let text = self.decoder.push(token);
+            self.output.take(self.splitter.push(&text))?;
+        }
         if self.splitter.in_reasoning() {
-            answer.reasoning_tokens += 1;
+            self.output.said.reasoning_tokens += 1;
         }
+        Ok(self.output.stopped)
+    }
+
+    /// Ends the answer: what the decoder, the splitter and the stop strings held back is text now.
+    fn finish(self) -> std::io::Result<Said> {
+        let Pieces { decoder, mut splitter, mut output, .. } = self;
+        output.take(splitter.push(&decoder.finish()))?;
+        output.take(splitter.finish())?;
+        output.finish()
+    }
+
+    fn is_text(&self, token: u32) -> bool {
+        self.all_specials
+            || !self.tokenizer.is_special(token)
+            || self.tokenizer.token(token).is_some_and(|name| THINK_MARKERS.contains(&name))
+    }
+}
+
+impl<F: FnMut(Event) -> std::io::Result<()>> Output<F> {
+    fn take(&mut self, pieces: Vec<ReasoningPiece>) -> std::io::Result<()> {
         for piece in pieces {
-            self.take(piece, answer, on_event)?;
-        }
-        Ok(self.stopped)
-    }
-
-    fn finish(
-        mut self,
-        answer: &mut Answer,
-        on_event: &mut impl FnMut(Event) -> std::io::Result<()>,
-    ) -> std::io::Result<()> {
-        if self.stopped {
-            return Ok(());
-        }
-        let rest = std::mem::replace(&mut self.splitter, ReasoningSplitter::new(ReasoningFormat::think(false)));
-        let mut splitter = rest;
-        let mut last = splitter.push(&self.decoder.finish());
-        last.extend(splitter.finish());
-        // What the decoder and the splitter held back goes the same way as all else.
-        let mut stops = self.stops;
-        for piece in last {
             match piece {
-                ReasoningPiece::Reasoning(text) => reasoning(&text, answer, on_event)?,
-                ReasoningPiece::Content(text) => content(&stops.push(&text).text, answer, on_event)?,
-                ReasoningPiece::Channel { text, .. } => reasoning(&text, answer, on_event)?,
+                _ if self.stopped => {}
+                // Other channels are calls of tools and notes to the program, not to the reader.
+                ReasoningPiece::Reasoning(text) | ReasoningPiece::Channel { text, .. } => self.reasoning(&text)?,
+                ReasoningPiece::Content(text) => {
+                    let matched = self.stops.push(&text);
+                    self.stopped = matched.stopped_by.is_some();
+                    self.content(&matched.text)?;
+                }
             }
         }
-        content(&stops.finish().text, answer, on_event)
+        Ok(())
     }
 
-    fn take(
-        &mut self,
-        piece: ReasoningPiece,
-        answer: &mut Answer,
-        on_event: &mut impl FnMut(Event) -> std::io::Result<()>,
-    ) -> std::io::Result<()> {
-        match piece {
-            ReasoningPiece::Reasoning(text) => reasoning(&text, answer, on_event),
-            // Calls of tools and other notes to the program, not to the reader.
-            ReasoningPiece::Channel { text, .. } => reasoning(&text, answer, on_event),
-            ReasoningPiece::Content(text) => {
-                let matched = self.stops.push(&text);
-                self.stopped |= matched.stopped_by.is_some();
-                content(&matched.text, answer, on_event)
-            }
-        }
+    fn finish(mut self) -> std::io::Result<Said> {
+        let rest = std::mem::replace(&mut self.stops, StopStrings::new([])).finish();
+        self.content(&rest.text)?;
+        Ok(self.said)
     }
-}
 
-fn reasoning(
-    text: &str,
-    answer: &mut Answer,
-    on_event: &mut impl FnMut(Event) -> std::io::Result<()>,
-) -> std::io::Result<()> {
-    answer.reasoning.push_str(text);
-    if text.is_empty() { Ok(()) } else { on_event(Event::Reasoning(text)) }
-}
+    fn reasoning(&mut self, text: &str) -> std::io::Result<()> {
+        self.said.reasoning.push_str(text);
+        if text.is_empty() { Ok(()) } else { (self.on_event)(Event::Reasoning(text)) }
+    }
 
-fn content(
-    text: &str,
-    answer: &mut Answer,
-    on_event: &mut impl FnMut(Event) -> std::io::Result<()>,
-) -> std::io::Result<()> {
-    answer.content.push_str(text);
-    if text.is_empty() { Ok(()) } else { on_event(Event::Content(text)) }
+    fn content(&mut self, text: &str) -> std::io::Result<()> {
+        self.said.content.push_str(text);
+        if text.is_empty() { Ok(()) } else { (self.on_event)(Event::Content(text)) }
+    }
 }

@@ -1,15 +1,18 @@
 //! `fathom`: open-weight language models on the processor you have.
 //!
 //! One file a command under `commands/`; what several share is in `opened` (a model by name), `options`
-//! (flags) and `answer` (tokens to streamed text). Errors are one sentence on stderr and exit code 2.
+//! (flags), `answer` (tokens to streamed text) and `terminal` (what is shown). Errors are one sentence on stderr and
+//! exit code 2; a run that Ctrl-C ended has exit code 130.
 
 mod answer;
 mod opened;
 mod options;
 mod terminal;
+mod whole_file;
 
 mod commands {
     pub(crate) mod chat;
+    pub(crate) mod convert;
     pub(crate) mod describe;
     pub(crate) mod doctor;
     pub(crate) mod list;
@@ -22,6 +25,7 @@ mod commands {
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 /// Open-weight language models on the processor you have: DeepSeek V2, V3 and R1, Qwen, Llama, Mistral,
@@ -30,14 +34,22 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "fathom",
     version,
+    max_term_width = 100,
     arg_required_else_help = true,
+    disable_help_subcommand = true,
     after_help = "\
+First steps:
+  fathom pull deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
+  fathom chat deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
+  fathom COMMAND --help
+
 A MODEL is a directory as Hugging Face publishes it, a .gguf file, or the name of what was pulled (ORG/NAME).
 
 Environment:
   FATHOM_HOME     where pulled models are kept
-  FATHOM_THREADS  number of threads (else --threads, else all processors)
-  FATHOM_ISA      portable, avx2 or avx512: forces an instruction set, for comparing"
+  FATHOM_THREADS  number of threads, where --threads is not given
+  FATHOM_ISA      portable, avx2 or avx512: forces an instruction set, for comparing
+  NO_COLOR        no colours and no dimmed text"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -46,11 +58,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Run(commands::run::Args),
     Chat(commands::chat::Args),
-    Describe(commands::describe::Args),
+    Run(commands::run::Args),
     Pull(commands::pull::Args),
     List(commands::list::Args),
+    Describe(commands::describe::Args),
+    Convert(commands::convert::Args),
     Tokenize(commands::tokenize::Args),
     Prompt(commands::prompt::Args),
     Logits(commands::logits::Args),
@@ -58,32 +71,48 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = kernels::isa::Isa::detect().map_err(anyhow::Error::from).and_then(|_| match cli.command {
-        Command::Run(args) => commands::run::run(args),
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.exit_code() == 0 || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            error.exit()
+        }
+        Err(error) => {
+            terminal::complain_text(&wrong_usage(&error.to_string()));
+            return ExitCode::from(2);
+        }
+    };
+    match execute(cli.command) {
+        Ok(code) => code,
+        // A reader that has seen enough (`| head`) is no error.
+        Err(error) if terminal::broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::complain(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    kernels::isa::Isa::detect()?;
+    match command {
+        Command::Run(args) => return commands::run::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Describe(args) => commands::describe::run(args),
+        Command::Convert(args) => commands::convert::run(args),
         Command::Pull(args) => commands::pull::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
         Command::Prompt(args) => commands::prompt::run(args),
         Command::Logits(args) => commands::logits::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
-    });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        // A reader that has seen enough (`| head`) is no error.
-        Err(error) if broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("fathom: {error:#}");
-            ExitCode::from(2)
-        }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+/// What is wrong with the arguments in one line; the parser's own message has five.
+fn wrong_usage(message: &str) -> String {
+    let lines = message.lines().map(str::trim);
+    let told = lines.filter(|line| !line.is_empty() && !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let line = told.collect::<Vec<_>>().join(" ").replace(" tip: ", "; ");
+    format!("{} (--help explains)", line.strip_prefix("error: ").unwrap_or(&line))
 }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use hub::StoreError;
 use model::checkpoint::{Checkpoint, Kind, Metadata, MetadataError};
 use model::load::Model;
 use serde::Deserialize;
@@ -45,30 +46,49 @@ impl Opened {
     pub(crate) fn tokenizer(&self) -> anyhow::Result<&Tokenizer> {
         let tokenizer = match &self.tokenizer {
             Ok(tokenizer) => tokenizer,
-            Err(error) => bail!("{}: the tokenizer cannot be used: {error:#}", self.path.display()),
+            Err(error) => bail!("{}: {error:#}", self.path.display()),
         };
         let (tokens, vocab) = (tokenizer.vocab_size(), self.model.spec.vocab);
         if tokens > vocab {
-            bail!("{}: the tokenizer has {tokens} tokens and the model {vocab}", self.path.display());
+            bail!(
+                "{}: the tokenizer has {tokens} tokens and the model {vocab}; it is another model's tokenizer",
+                self.path.display()
+            );
         }
         Ok(tokenizer)
+    }
+
+    /// The chat template, if the model has one.
+    pub(crate) fn template(&self) -> anyhow::Result<Option<ChatTemplate>> {
+        let source = self.tokenizer()?.chat_template(None);
+        let template = source.map(ChatTemplate::parse).transpose();
+        template.with_context(|| format!("{}: the chat template cannot be used", self.path.display()))
     }
 }
 
 /// The path of a model given by path or by the name under which it was pulled.
 pub(crate) fn resolve(name: &str) -> anyhow::Result<PathBuf> {
-    if Path::new(name).exists() {
+    if Path::new(name).try_exists().with_context(|| format!("{name}: cannot be opened"))? {
         return Ok(PathBuf::from(name));
     }
-    Ok(hub::Store::from_env()?.resolve(name)?)
+    hub::Store::from_env()?.resolve(name).map_err(|error| match error {
+        StoreError::NoSuchPath { .. } => {
+            anyhow!("{name}: there is no such file or directory, and no pulled model of that name (`fathom list`)")
+        }
+        error => error.into(),
+    })
 }
 
 /// The tokenizer of a model, a directory, a tokenizer.json or a GGUF file.
 pub(crate) fn open_tokenizer(name: &str) -> anyhow::Result<Tokenizer> {
     let path = resolve(name)?;
+    tokenizer_at(&path).with_context(|| path.display().to_string())
+}
+
+fn tokenizer_at(path: &Path) -> anyhow::Result<Tokenizer> {
     let in_directory = path.join("tokenizer.json");
     if in_directory.is_file() {
-        return Ok(Tokenizer::from_directory(&path)?);
+        return Ok(Tokenizer::from_directory(path)?);
     }
     if path.extension().is_some_and(|e| e == "json") {
         // The files beside a tokenizer.json say which tokens begin and end a text.
@@ -77,30 +97,23 @@ pub(crate) fn open_tokenizer(name: &str) -> anyhow::Result<Tokenizer> {
         {
             return Ok(Tokenizer::from_directory(directory)?);
         }
-        let bytes = std::fs::read(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
-        return Ok(Tokenizer::from_json(&bytes)?);
+        return Ok(Tokenizer::from_json(&std::fs::read(path).context("cannot be read")?)?);
     }
-    tokenizer_of(&Checkpoint::open(&path)?)
-}
-
-/// The chat template that comes with a tokenizer.
-pub(crate) fn template_of(tokenizer: &Tokenizer) -> anyhow::Result<Option<ChatTemplate>> {
-    tokenizer
-        .chat_template(None)
-        .map(ChatTemplate::parse)
-        .transpose()
-        .context("the model's chat template cannot be used")
+    tokenizer_of(&Checkpoint::open(path)?)
 }
 
 fn tokenizer_of(checkpoint: &Checkpoint) -> anyhow::Result<Tokenizer> {
     match &checkpoint.kind {
         Kind::HuggingFace { directory, .. } => {
             if !directory.join("tokenizer.json").is_file() {
-                bail!("there is no tokenizer.json in {}", directory.display());
+                bail!("there is no tokenizer.json; put the one published with the model beside its weights");
             }
-            Ok(Tokenizer::from_directory(directory)?)
+            Tokenizer::from_directory(directory).context("the tokenizer cannot be used")
         }
-        Kind::Gguf { metadata } => Ok(Tokenizer::from_gguf(vocabulary(metadata)?)?),
+        Kind::Gguf { metadata } => vocabulary(metadata)
+            .map_err(anyhow::Error::from)
+            .and_then(|vocabulary| Ok(Tokenizer::from_gguf(vocabulary)?))
+            .context("the tokenizer inside the file cannot be used"),
     }
 }
 

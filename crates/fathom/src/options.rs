@@ -4,23 +4,25 @@ use anyhow::{Context, bail};
 use engine::sampler::Sampling;
 use kernels::attention::CacheFormat;
 use kernels::pool::Pool;
+use serde_json::{Map, Value, json};
+use text::Tokenizer;
 
 use crate::opened::Opened;
+use crate::terminal::note;
 
 /// How the machine is used.
 #[derive(clap::Args, Debug)]
 pub(crate) struct MachineArgs {
-    /// Threads; all processors if not given
+    /// Threads [default: all processors]; the answer does not depend on it
     #[arg(long, env = "FATHOM_THREADS", value_name = "N", help_heading = "Machine")]
     pub(crate) threads: Option<usize>,
 
-    /// Tokens that prompt and answer may have together (at most what the model was made for) [default: 8192 or the
-    /// model's own limit, if that is less]
+    /// Tokens that prompt and answer may have together [default: 8192, or the model's own limit if that is less]
     #[arg(long, value_name = "TOKENS", help_heading = "Machine")]
     pub(crate) context: Option<usize>,
 
     /// How the cache of earlier tokens is stored: f32 is exact, bf16 takes half the memory
-    #[arg(long, value_name = "FORMAT", default_value = "f32", help_heading = "Machine")]
+    #[arg(long, value_name = "f32|bf16", default_value = "f32", hide_possible_values = true, help_heading = "Machine")]
     pub(crate) cache: CacheArg,
 }
 
@@ -51,7 +53,9 @@ impl MachineArgs {
         let spec = &opened.model.spec;
         let context = match self.context {
             Some(0) => bail!("--context is 0; it must be at least 1"),
-            Some(n) if n > spec.context => bail!("--context is {n}; the model was made for {}", spec.context),
+            Some(n) if n > spec.context => {
+                bail!("--context is {n}; the model was made for at most {}", spec.context)
+            }
             Some(n) => n,
             None => spec.context.min(USUAL),
         };
@@ -76,9 +80,37 @@ impl MachineArgs {
 pub(crate) fn pool(threads: Option<usize>) -> anyhow::Result<Pool> {
     match threads {
         None => Ok(Pool::with_all_processors()),
+        // More than a machine has: a typing mistake, and each thread takes memory.
         Some(n @ 1..=1024) => Ok(Pool::new(n)),
         Some(n) => bail!("--threads is {n}; it must be between 1 and 1024"),
     }
+}
+
+/// A choice that a chat template knows.
+#[derive(clap::Args, Debug)]
+pub(crate) struct ThinkArgs {
+    /// Ask a model that can do both to think first, or not to [default: as the model's template has it]
+    #[arg(long, value_name = "yes|no", hide_possible_values = true)]
+    pub(crate) think: Option<Switch>,
+}
+
+/// Yes or no.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+pub(crate) enum Switch {
+    Yes,
+    No,
+}
+
+/// The variables by which published templates switch thinking; a note where this model's reads none of them.
+pub(crate) fn thinking(switch: Option<Switch>, tokenizer: &Tokenizer) -> Map<String, Value> {
+    let Some(switch) = switch else { return Map::new() };
+    // Qwen3 reads the first, DeepSeek V3.1 the second.
+    const NAMES: [&str; 2] = ["enable_thinking", "thinking"];
+    let source = tokenizer.chat_template(None).unwrap_or_default();
+    if !NAMES.iter().any(|name| source.contains(name)) {
+        note("note: this model's template has no switch for thinking; it does as it was trained");
+    }
+    NAMES.iter().map(|name| (name.to_string(), json!(matches!(switch, Switch::Yes)))).collect()
 }
 
 /// How tokens are chosen.
@@ -101,23 +133,23 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "P", help_heading = "Sampling")]
     pub(crate) min_p: Option<f32>,
 
-    /// Divide the logits of tokens that have occurred
+    /// Make tokens that have occurred less likely: their logits are divided by this (1: off)
     #[arg(long, value_name = "FACTOR", help_heading = "Sampling")]
     pub(crate) repetition_penalty: Option<f32>,
 
-    /// Subtract from the logits of tokens that the answer has used
+    /// Make tokens of the answer less likely to occur again, from -2 to 2
     #[arg(long, value_name = "AMOUNT", help_heading = "Sampling", allow_negative_numbers = true)]
     pub(crate) presence_penalty: Option<f32>,
 
-    /// The same, for each time
+    /// The same, for each time that they occurred
     #[arg(long, value_name = "AMOUNT", help_heading = "Sampling", allow_negative_numbers = true)]
     pub(crate) frequency_penalty: Option<f32>,
 
-    /// Add to the logit of a token: TOKEN=AMOUNT, by number; may be repeated
+    /// Make a token (by its number) likelier, up to 100, or less likely, down to -100; may be repeated
     #[arg(long, value_name = "TOKEN=AMOUNT", value_parser = bias, help_heading = "Sampling")]
     pub(crate) logit_bias: Vec<(u32, f32)>,
 
-    /// Start of the random numbers: the same seed gives the same answer [default: from the clock]
+    /// The same seed gives the same answer [default: from the clock, and shown with the answer]
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     pub(crate) seed: Option<u64>,
 
@@ -139,6 +171,9 @@ fn bias(text: &str) -> Result<(u32, f32), String> {
 impl SamplingArgs {
     /// The settings: what was given, then what the model's files recommend, then R1's recommendation.
     pub(crate) fn settings(&self, opened: &Opened) -> anyhow::Result<Sampling> {
+        if self.max_tokens == Some(0) {
+            bail!("--max-tokens is 0; it must be at least 1");
+        }
         let recommended = &opened.recommended;
         let plain = Sampling::default();
         let settings = Sampling {

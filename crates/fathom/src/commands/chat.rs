@@ -1,6 +1,9 @@
 //! `fathom chat`: a conversation in the terminal.
+//!
+//! What is typed and answered stays in memory; the only file that is ever written is the one that /save names.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,17 +15,17 @@ use rustyline::error::ReadlineError;
 use serde_json::{Map, Value, json};
 use text::{ChatTemplate, Tokenizer};
 
-use super::run::{Switch, thinking};
-use crate::answer::{Answer, Event, Prompt, Settings, answer};
-use crate::opened::{Opened, template_of};
-use crate::options::{MachineArgs, SamplingArgs};
-use crate::terminal::Screen;
+use crate::answer::{Answer, Finish, Prompt, Settings, answer};
+use crate::opened::Opened;
+use crate::options::{MachineArgs, SamplingArgs, Switch, ThinkArgs, thinking};
+use crate::terminal::{Screen, broken_pipe, complain, interrupt_flag, note, print};
+use crate::whole_file;
 
 /// Talk to a model in the terminal
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Ctrl-C stops an answer; at the empty prompt it asks you to type /exit. Reasoning is shown dimmed. /help lists the
-commands. Nothing is stored unless you say /save.")]
+Ctrl-C stops an answer and not the program; Ctrl-D leaves. Reasoning is shown dimmed. /help lists the commands. What \
+was said is stored nowhere, unless you say /save.")]
 pub(crate) struct Args {
     /// A directory, a .gguf file, or the name of a pulled model
     model: String,
@@ -31,9 +34,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
 
-    /// Ask models that can do both to think first, or not to
-    #[arg(long, value_name = "YES_OR_NO")]
-    think: Option<Switch>,
+    #[command(flatten)]
+    think: ThinkArgs,
 
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -43,48 +45,61 @@ pub(crate) struct Args {
 }
 
 const HELP: &str = "\
-  /help               this list
-  /system TEXT        set the instructions (without TEXT: remove them) and begin anew
+\x20 /help               this list
   /new                begin a new conversation
-  /retry              answer the last message again
+  /retry              answer the last message again, differently
   /undo               take back the last message and its answer
-  /set NAME VALUE     temperature, top-p, top-k, min-p, seed, max-tokens
+  /system [TEXT]      set the instructions, or remove them, and begin a new conversation
   /think on|off       ask for reasoning, or for none, where the model can do both
-  /save FILE          write the conversation as JSON
+  /set [NAME VALUE]   temperature, top-p, top-k, min-p, seed, max-tokens; alone: show them
+  /save FILE          write the conversation as JSON, for your eyes only
   /load FILE          go on with a conversation from such a file
   /exit               leave (also Ctrl-D)
-  A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.";
+
+A line that ends with \\ goes on in the next one. Ctrl-C stops an answer.
+Arrow up brings back what you typed. A space before / makes it a message.
+";
+
+/// Longest file that /load reads.
+const LOAD_LIMIT_BYTES: u64 = 64 << 20;
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let opened = Opened::open(&args.model)?;
+    opened.model.notices.iter().for_each(|notice| note(&format!("note: {notice}")));
     let tokenizer = opened.tokenizer()?;
-    let Some(template) = template_of(tokenizer)? else {
+    let Some(template) = opened.template()? else {
         bail!("{}: the model has no chat template; `fathom run --raw` goes on with plain text", opened.path.display());
     };
-    let pool = args.machine.pool()?;
+    let sampling = args.sampling.settings(&opened)?;
     let context = args.machine.context(&opened)?;
-    let cancel = Arc::new(AtomicBool::new(false));
-    let handler = Arc::clone(&cancel);
-    ctrlc::set_handler(move || handler.store(true, Ordering::Relaxed)).context("Ctrl-C cannot be handled")?;
-    let mut chat = Chat {
+    let pool = args.machine.pool()?;
+    // Before the handler of Ctrl-C: the editor takes that signal for itself when it is made.
+    let editor = DefaultEditor::new().context("the terminal cannot be read")?;
+    // Where nobody types, Ctrl-C can only mean the program.
+    let cancel = if std::io::stdin().is_terminal() { interrupt_flag(false)? } else { Arc::new(AtomicBool::new(false)) };
+    let chat = Chat {
         session: Session::new(&opened.model, &pool, context, args.machine.cache.format()),
         tokenizer,
         template,
         system: args.system,
         messages: Vec::new(),
-        variables: thinking(args.think),
-        sampling: args.sampling.settings(&opened)?,
+        variables: thinking(args.think.think, tokenizer),
+        sampling,
         max_tokens: args.sampling.max_tokens,
         stop: args.sampling.stop,
         cancel,
         screen: Screen::new(),
         vocab: opened.model.spec.vocab,
+        file: None,
     };
-    opened.model.notices.iter().for_each(|notice| chat.screen.note(&format!("note: {notice}")));
     let name = opened.path.file_name().map_or_else(|| args.model.clone(), |n| n.to_string_lossy().into_owned());
-    chat.screen.note(&format!("{name}, {} threads, context {context}. /help lists the commands.", pool.threads()));
-    chat.talk()
+    let threads = match pool.threads() {
+        1 => "1 thread".to_string(),
+        n => format!("{n} threads"),
+    };
+    note(&format!("{name}, {threads}, context of {context} tokens. /help lists the commands."));
+    chat.talk(editor)
 }
 
 struct Chat<'a> {
@@ -100,6 +115,8 @@ struct Chat<'a> {
     cancel: Arc<AtomicBool>,
     screen: Screen,
     vocab: usize,
+    /// The file that this conversation was saved to or loaded from, and that /save may therefore replace.
+    file: Option<PathBuf>,
 }
 
 /// What a line asks for.
@@ -109,21 +126,23 @@ enum Next {
 }
 
 impl Chat<'_> {
-    fn talk(&mut self) -> anyhow::Result<()> {
-        let mut editor = DefaultEditor::new().context("the terminal cannot be read")?;
+    fn talk(mut self, mut editor: DefaultEditor) -> anyhow::Result<()> {
         loop {
             match read_message(&mut editor) {
                 Ok(line) if line.trim().is_empty() => {}
                 Ok(line) => {
+                    // In memory only.
                     let _ = editor.add_history_entry(&line);
                     match self.line(&line) {
                         Ok(Next::Go) => {}
                         Ok(Next::Leave) => return Ok(()),
+                        // Nobody reads the answers.
+                        Err(error) if broken_pipe(&error) => return Err(error),
                         // What cannot be done is said, and the conversation goes on.
-                        Err(error) => eprintln!("fathom: {error:#}"),
+                        Err(error) => complain(&error),
                     }
                 }
-                Err(ReadlineError::Interrupted) => self.screen.note("type /exit or press Ctrl-D to leave"),
+                Err(ReadlineError::Interrupted) => note("Ctrl-D or /exit leaves"),
                 Err(ReadlineError::Eof) => return Ok(()),
                 Err(error) => return Err(error).context("the terminal cannot be read"),
             }
@@ -131,82 +150,107 @@ impl Chat<'_> {
     }
 
     fn line(&mut self, line: &str) -> anyhow::Result<Next> {
-        let Some(command) = line.strip_prefix('/') else {
-            self.messages.push(json!({"role": "user", "content": line}));
-            self.reply()?;
-            return Ok(Next::Go);
-        };
-        let (command, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
-        self.command(command, rest.trim())
+        if let Some(command) = line.strip_prefix('/') {
+            let (command, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+            return self.command(command, rest.trim());
+        }
+        let text = if line.starts_with(" /") { &line[1..] } else { line };
+        self.messages.push(json!({"role": "user", "content": text}));
+        let answered = self.reply();
+        if !matches!(answered, Ok(true)) {
+            self.messages.pop();
+        }
+        answered?;
+        Ok(Next::Go)
     }
 
     fn command(&mut self, command: &str, rest: &str) -> anyhow::Result<Next> {
         match command {
-            "help" | "?" => println!("{HELP}"),
+            "help" | "?" => print(HELP)?,
             "exit" | "quit" | "bye" => return Ok(Next::Leave),
-            "new" | "clear" => self.messages.clear(),
+            "new" | "clear" => self.begin_anew(),
             "system" => {
                 self.system = Some(rest.to_string()).filter(|s| !s.is_empty());
-                self.messages.clear();
+                self.begin_anew();
             }
-            "retry" => {
-                if !self.drop_answer() {
-                    bail!("there is nothing to answer again");
-                }
-                // Another seed, or the answer would be the same.
-                self.sampling.seed = self.sampling.seed.wrapping_add(1);
-                self.reply()?;
-            }
-            "undo" => {
-                self.drop_answer();
-                if self.messages.pop().is_none() {
-                    bail!("the conversation is empty");
-                }
-            }
+            "retry" => self.retry()?,
+            "undo" => self.undo()?,
             "set" => self.set(rest)?,
             "think" => match rest {
-                "on" => self.variables = thinking(Some(Switch::Yes)),
-                "off" => self.variables = thinking(Some(Switch::No)),
+                "on" => self.variables = thinking(Some(Switch::Yes), self.tokenizer),
+                "off" => self.variables = thinking(Some(Switch::No), self.tokenizer),
                 _ => bail!("/think takes on or off"),
             },
             "save" => self.save(rest)?,
             "load" => self.load(rest)?,
-            _ => bail!("there is no command /{command}; /help lists those that are"),
+            _ => bail!("there is no command /{command}; /help lists those there are"),
         }
         Ok(Next::Go)
     }
 
-    /// Removes the last answer; whether the conversation then ends with a user's message.
-    fn drop_answer(&mut self) -> bool {
+    fn begin_anew(&mut self) {
+        self.messages.clear();
+        self.file = None;
+        note("a new conversation");
+    }
+
+    fn retry(&mut self) -> anyhow::Result<()> {
+        let before = self.messages.clone();
         if self.messages.last().is_some_and(|m| m["role"] == "assistant") {
             self.messages.pop();
         }
-        self.messages.last().is_some_and(|m| m["role"] == "user")
-    }
-
-    /// Answers the last message; if that fails the message is taken back.
-    fn reply(&mut self) -> anyhow::Result<()> {
-        match self.try_reply() {
-            Ok(done) => {
-                let mut message = json!({"role": "assistant", "content": done.content});
-                if !done.reasoning.is_empty() {
-                    message["reasoning_content"] = json!(done.reasoning);
-                }
-                self.messages.push(message);
-                self.screen.note(&done.summary());
-                Ok(())
-            }
-            Err(error) => {
-                self.messages.pop();
-                Err(error)
-            }
+        if self.messages.last().is_none_or(|m| m["role"] != "user") {
+            self.messages = before;
+            bail!("there is no message to answer again");
         }
+        // Another seed, or the answer would be the same.
+        self.sampling.seed = self.sampling.seed.wrapping_add(1);
+        let answered = self.reply();
+        if !matches!(answered, Ok(true)) {
+            self.messages = before;
+        }
+        answered.map(|_| ())
     }
 
-    fn try_reply(&mut self) -> anyhow::Result<Answer> {
+    fn undo(&mut self) -> anyhow::Result<()> {
+        let Some(last) = self.messages.iter().rposition(|m| m["role"] == "user") else {
+            bail!("there is no message to take back");
+        };
+        self.messages.truncate(last);
+        note(match self.messages.len() {
+            0 => "taken back; the conversation is empty",
+            _ => "taken back",
+        });
+        Ok(())
+    }
+
+    /// Answers the last message; whether there is an answer (it may have been stopped before the first word).
+    fn reply(&mut self) -> anyhow::Result<bool> {
+        let done = self.answer()?;
+        note(&done.summary());
+        if done.finish == Finish::Cancelled && done.content.is_empty() {
+            note("stopped before the answer; your message is taken back (arrow up brings it here)");
+            return Ok(false);
+        }
+        let mut message = json!({"role": "assistant", "content": done.content});
+        if !done.reasoning.is_empty() {
+            message["reasoning_content"] = json!(done.reasoning);
+        }
+        self.messages.push(message);
+        Ok(true)
+    }
+
+    fn answer(&mut self) -> anyhow::Result<Answer> {
         let system = self.system.iter().map(|s| json!({"role": "system", "content": s}));
         let messages: Vec<Value> = system.chain(self.messages.iter().cloned()).collect();
         let prompt = Prompt::chat(self.tokenizer, &self.template, &messages, &self.variables)?;
+        let (limit, len) = (self.session.context(), prompt.tokens.len());
+        if len > limit {
+            bail!(
+                "the conversation has {len} tokens and the context holds {limit}; begin a /new one, take messages \
+                 back with /undo, or start with a larger --context"
+            );
+        }
         self.cancel.store(false, Ordering::Relaxed);
         let settings = Settings {
             sampling: self.sampling.clone(),
@@ -214,69 +258,89 @@ impl Chat<'_> {
             stop: &self.stop,
             cancel: &self.cancel,
         };
-        let (screen, total) = (&mut self.screen, prompt.tokens.len());
-        let progress = std::io::stderr().is_terminal();
-        let mut shown = false;
-        let done = answer(&mut self.session, self.tokenizer, &prompt, settings, |event| {
-            if shown {
-                eprint!("\r\x1b[K");
-                shown = false;
-            }
-            match event {
-                // Only prompts that take more than a moment are worth a line.
-                Event::Prompt(done) if progress && done > 0 && total - done > 512 => {
-                    eprint!("reading {done} of {total} tokens");
-                    shown = true;
-                    Ok(())
-                }
-                Event::Prompt(_) => Ok(()),
-                Event::Reasoning(text) => screen.reasoning(text),
-                Event::Content(text) => screen.content(text),
-            }
-        })?;
-        self.screen.end()?;
-        Ok(done)
+        let screen = &mut self.screen;
+        let done = answer(&mut self.session, self.tokenizer, &prompt, settings, |event| screen.event(event, len));
+        screen.end()?;
+        done
     }
 
     fn set(&mut self, rest: &str) -> anyhow::Result<()> {
+        if rest.is_empty() {
+            note(&self.settings());
+            return Ok(());
+        }
         let Some((name, value)) = rest.split_once(char::is_whitespace) else {
             bail!("/set takes a name and a value, such as /set temperature 0.6");
         };
         let value = value.trim();
-        let number = || value.parse::<f32>().with_context(|| format!("{value:?} is not a number"));
-        let whole = || value.parse::<u64>().with_context(|| format!("{value:?} is not a whole number"));
+        let number = || value.parse::<f32>().map_err(|_| anyhow::anyhow!("{name} is {value:?}; it must be a number"));
+        let whole =
+            || value.parse::<u64>().map_err(|_| anyhow::anyhow!("{name} is {value:?}; it must be a whole number"));
         let mut changed = self.sampling.clone();
         match name {
             "temperature" => changed.temperature = number()?,
             "top-p" => changed.top_p = number()?,
             "min-p" => changed.min_p = number()?,
-            "top-k" => changed.top_k = whole()? as usize,
+            "top-k" => changed.top_k = usize::try_from(whole()?)?,
             "seed" => changed.seed = whole()?,
-            "max-tokens" => self.max_tokens = Some(whole()?.max(1) as usize),
+            "max-tokens" => match usize::try_from(whole()?)? {
+                0 => bail!("max-tokens is 0; it must be at least 1"),
+                max => self.max_tokens = Some(max),
+            },
             _ => bail!("{name} is not one of temperature, top-p, top-k, min-p, seed, max-tokens"),
         }
         changed.check(self.vocab)?;
         self.sampling = changed;
+        note(&self.settings());
         Ok(())
     }
 
-    fn save(&self, file: &str) -> anyhow::Result<()> {
+    fn settings(&self) -> String {
+        let s = &self.sampling;
+        let max = self.max_tokens.map_or_else(|| "unlimited".to_string(), |max| max.to_string());
+        format!(
+            "temperature {}, top-p {}, top-k {}, min-p {}, seed {}, max-tokens {max}",
+            s.temperature, s.top_p, s.top_k, s.min_p, s.seed
+        )
+    }
+
+    fn save(&mut self, file: &str) -> anyhow::Result<()> {
         if file.is_empty() {
-            bail!("/save takes a file name");
+            bail!("/save takes the name of a file");
         }
-        let text = serde_json::to_string_pretty(&json!({"system": self.system, "messages": self.messages}))?;
-        std::fs::write(file, text + "\n").with_context(|| format!("{file}: cannot be written"))
+        let path = Path::new(file);
+        if path.exists() && self.file.as_deref() != Some(path) {
+            bail!("{file}: exists already; give another name");
+        }
+        let text = serde_json::to_string_pretty(&json!({"system": self.system, "messages": self.messages}))? + "\n";
+        whole_file::write(path, |part| std::io::Write::write_all(part, text.as_bytes()))?;
+        self.file = Some(path.to_path_buf());
+        note(&format!("{file}: {} messages", self.messages.len()));
+        Ok(())
     }
 
     fn load(&mut self, file: &str) -> anyhow::Result<()> {
-        let text = std::fs::read_to_string(file).with_context(|| format!("{file}: cannot be read"))?;
+        if file.is_empty() {
+            bail!("/load takes the name of a file that /save wrote");
+        }
+        let mut text = String::new();
+        std::fs::File::open(file)
+            .and_then(|open| open.take(LOAD_LIMIT_BYTES + 1).read_to_string(&mut text))
+            .with_context(|| format!("{file}: cannot be read"))?;
+        if text.len() as u64 > LOAD_LIMIT_BYTES {
+            bail!("{file}: is larger than {LOAD_LIMIT_BYTES} bytes; it cannot be a conversation");
+        }
         let saved: Value = serde_json::from_str(&text).with_context(|| format!("{file}: is not valid JSON"))?;
         let Some(messages) = saved["messages"].as_array() else {
-            bail!("{file}: has no list \"messages\"");
+            bail!("{file}: has no list \"messages\"; it is not a conversation that /save wrote");
         };
+        if let Some(at) = messages.iter().position(|m| !m["role"].is_string() || !m["content"].is_string()) {
+            bail!("{file}: messages[{at}] has no \"role\" or no \"content\" that is text");
+        }
         self.messages = messages.clone();
         self.system = saved["system"].as_str().map(str::to_string);
-        self.screen.note(&format!("{} messages", messages.len()));
+        self.file = Some(PathBuf::from(file));
+        note(&format!("{file}: {} messages", messages.len()));
         Ok(())
     }
 }

@@ -13,9 +13,13 @@ use model::parameters::Place;
 use model::spec::ModelSpec;
 
 use crate::opened::resolve;
+use crate::terminal::print;
 
 /// Show what a model is: layers, attention, experts, parameters, memory
 #[derive(clap::Args, Debug)]
+#[command(after_help = "\
+How to read a layer: `mla(128h q1536 kv512 128+64/128 ..)  moe(256 x 2048 top8 ..)` is latent attention with 128 heads \
+whose cache is 512 + 64 numbers a token, and 256 experts, 2048 wide, of which each token asks 8.")]
 pub(crate) struct Args {
     /// A directory, a .gguf file, the name of a pulled model, or a config.json alone
     model: String,
@@ -28,19 +32,20 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let path = resolve(&args.model)?;
+    let mut text = String::new();
     let spec = if path.is_file() && path.extension().is_some_and(|e| e == "json") {
         let spec = from_config(&path)?;
-        print!("{}", spec.describe());
+        text += &spec.describe();
         spec
     } else {
         let checkpoint = Checkpoint::open(&path)?;
         let model = Model::from_checkpoint(&checkpoint)?;
-        print!("{}", model.spec.describe());
-        print_storage(&checkpoint);
-        model.notices.iter().for_each(|notice| println!("{:<12}{notice}", "note"));
+        text += &model.spec.describe();
+        text += &row("stored", &storage(&checkpoint));
+        model.notices.iter().for_each(|notice| text += &row("note", notice));
         model.spec
     };
-    print_cache(&spec);
+    text += &row("memory", &memory(&spec));
     if args.parameters {
         for parameter in spec.parameters() {
             let place = match parameter.slot.place {
@@ -49,10 +54,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 Place::Mtp(i) => format!("mtp {i}"),
             };
             let expert = parameter.slot.expert.map_or_else(String::new, |e| format!(" expert {e}"));
-            println!("{place}{expert} {:?} {:?}", parameter.slot.part, parameter.shape);
+            text += &format!("{place}{expert} {:?} {:?}\n", parameter.slot.part, parameter.shape);
         }
     }
-    Ok(())
+    Ok(print(&text)?)
 }
 
 fn from_config(path: &Path) -> anyhow::Result<ModelSpec> {
@@ -62,8 +67,12 @@ fn from_config(path: &Path) -> anyhow::Result<ModelSpec> {
     Ok(spec)
 }
 
+fn row(label: &str, value: &str) -> String {
+    format!("{label:<12}{value}\n")
+}
+
 /// Bytes by storage format.
-fn print_storage(checkpoint: &Checkpoint) {
+fn storage(checkpoint: &Checkpoint) -> String {
     let mut formats: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for tensor in checkpoint.tensors.iter() {
         let (count, bytes) = formats.entry(tensor.dtype.name()).or_default();
@@ -73,25 +82,32 @@ fn print_storage(checkpoint: &Checkpoint) {
     let total: usize = formats.values().map(|(_, bytes)| bytes).sum();
     let mut parts: Vec<_> = formats.into_iter().collect();
     parts.sort_by_key(|(_, (_, bytes))| std::cmp::Reverse(*bytes));
-    let list: Vec<String> =
-        parts.iter().map(|(name, (count, bytes))| format!("{name} {} in {count} tensors", size(*bytes))).collect();
-    println!("{:<12}{} in {} file(s): {}", "stored", size(total), checkpoint.files.len(), list.join(", "));
+    let list: Vec<String> = parts
+        .iter()
+        .map(|(name, (count, bytes))| format!("{name} {} in {}", size(*bytes), counted(*count, "tensor")))
+        .collect();
+    format!("{} in {}: {}", size(total), counted(checkpoint.files.len(), "file"), list.join(", "))
 }
 
-fn print_cache(spec: &ModelSpec) {
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// What the cache of a usual context takes.
+fn memory(spec: &ModelSpec) -> String {
     let bytes = |tokens: usize, format| Cache::pages_for(tokens) * Cache::page_bytes(spec, format);
     let tokens = spec.context.min(32_768);
-    println!(
-        "{:<12}{} for {tokens} tokens in f32, {} in bf16",
-        "memory",
+    format!(
+        "cache of {tokens} tokens: {} in f32, {} in bf16",
         size(bytes(tokens, CacheFormat::F32)),
         size(bytes(tokens, CacheFormat::BF16))
-    );
+    )
 }
 
 fn size(bytes: usize) -> String {
     let (kib, bytes) = (1024.0, bytes as f64);
     match bytes {
+        b if b < kib => format!("{b:.0} bytes"),
         b if b < kib * kib => format!("{:.1} KiB", b / kib),
         b if b < kib * kib * kib => format!("{:.1} MiB", b / kib / kib),
         b => format!("{:.2} GiB", b / kib / kib / kib),

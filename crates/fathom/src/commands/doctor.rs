@@ -8,10 +8,11 @@ use anyhow::Context;
 use kernels::measure::{ArithmeticPeak, Limits, Machine, Operation, ReadBandwidth, Spread, Topology};
 use serde_json::{Value, json};
 
-/// Show what this machine can do: instruction sets, memory, measured limits, and what fits.
-///
-/// Takes a few seconds and measures best when nothing else runs. Opens no connection.
+use crate::terminal::print;
+
+/// Show what this machine can do: instruction sets, memory, measured limits, and what fits
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Takes a few seconds and measures best when nothing else runs.")]
 pub(crate) struct Args {
     /// Print one JSON object instead of a table
     #[arg(long)]
@@ -21,12 +22,7 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let limits = Limits::measure().context("cannot measure this machine")?;
-    if args.json {
-        println!("{}", as_json(&limits));
-    } else {
-        print!("{}", as_text(&limits));
-    }
-    Ok(())
+    Ok(print(&if args.json { format!("{}\n", as_json(&limits)) } else { as_text(&limits) })?)
 }
 
 /// A well-known model.

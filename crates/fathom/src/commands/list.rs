@@ -3,10 +3,12 @@
 use hub::progress::bytes_text;
 use hub::{Kind, Model, State, Store};
 
+use crate::terminal::print;
+
 /// Show the models that `fathom pull` brought to this machine
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The names in the first column are what run, chat, describe and convert take; a path to a model works there as well.
+The names in the first column are what every command takes as MODEL; a path to a model works there as well. \
 To remove a model, delete its directory (--paths shows it).")]
 pub(crate) struct Args {
     /// Print JSON, with sizes in bytes, commits and paths
@@ -22,21 +24,20 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let models = Store::from_env()?.list()?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&models)?);
-        return Ok(());
+        return Ok(print(&(serde_json::to_string_pretty(&models)? + "\n"))?);
     }
     if models.is_empty() {
-        println!("No models here yet. Get one: fathom pull ORG/NAME");
-        return Ok(());
+        return Ok(print("No models here yet. Get one: fathom pull ORG/NAME\n")?);
     }
     let width = models.iter().map(|model| model.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
     for model in &models {
-        println!("{:width$}  {:>8}  {}", model.name, bytes_text(model.size_bytes), what(model));
+        text += &format!("{:width$}  {:>8}  {}\n", model.name, bytes_text(model.size_bytes), what(model));
         if args.paths {
-            println!("{:width$}  {}", "", model.path.display());
+            text += &format!("{:width$}  {}\n", "", model.path.display());
         }
     }
-    Ok(())
+    Ok(print(&text)?)
 }
 
 fn what(model: &Model) -> String {

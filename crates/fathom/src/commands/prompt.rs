@@ -1,6 +1,5 @@
 //! `fathom prompt`: messages through a chat template, for comparing with other implementations.
 
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -9,17 +8,18 @@ use text::{ChatInput, ChatTemplate};
 
 use crate::answer::today;
 use crate::opened::open_tokenizer;
+use crate::terminal;
 
 /// Show the prompt that a model's chat template makes of messages
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Reads JSON: a list of messages, or an object with \"messages\" and, if wanted, \"tools\", \"add_generation_prompt\" and
-variables of the template such as \"enable_thinking\". Prints the prompt and nothing else.
+Reads JSON: a list of messages, or an object with \"messages\" and, if wanted, \"tools\", \"add_generation_prompt\" \
+and variables of the template such as \"enable_thinking\". Prints the prompt and nothing else.
 
 Example:
   echo '[{\"role\": \"user\", \"content\": \"Hi\"}]' | fathom prompt ORG/NAME")]
 pub(crate) struct Args {
-    /// A model, a tokenizer, or a template (.jinja)
+    /// A directory, a .gguf file, the name of a pulled model, or a template (.jinja)
     model: String,
 
     /// Read the messages from this file instead of standard input
@@ -58,16 +58,20 @@ fn date(text: &str) -> Result<(i32, u32, u32), String> {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let input = read_input(&args)?;
     let tokenizer = if is_template(&args.model) { None } else { Some(open_tokenizer(&args.model)?) };
     let template = match &tokenizer {
         None => std::fs::read_to_string(&args.model).with_context(|| format!("{}: cannot be read", args.model))?,
         Some(tokenizer) => match tokenizer.chat_template(args.template.as_deref()) {
             Some(source) => source.to_string(),
-            None => bail!("{}: there is no chat template", args.model),
+            None => match &args.template {
+                Some(name) => bail!("{}: there is no chat template named {name:?}", args.model),
+                None => bail!("{}: there is no chat template", args.model),
+            },
         },
     };
-    let template = ChatTemplate::parse(&template)?;
+    let template =
+        ChatTemplate::parse(&template).with_context(|| format!("{}: the chat template cannot be used", args.model))?;
+    let input = read_input(&args)?;
     let special = |given: &Option<String>, id: Option<u32>| -> String {
         let own = || tokenizer.as_ref().and_then(|t| t.token(id?)).unwrap_or_default().to_string();
         given.clone().unwrap_or_else(own)
@@ -82,17 +86,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         eos_token: &eos,
         today: Some(args.today.unwrap_or_else(today)),
         variables: Some(&input.variables),
-    })?;
-    let mut out = std::io::stdout().lock();
-    match (&tokenizer, args.tokens) {
-        (_, false) => rendered.iter().try_for_each(|segment| write!(out, "{}", segment.text))?,
-        (Some(tokenizer), true) => {
-            let ids = tokenizer.encode_segments(&rendered)?;
-            writeln!(out, "{}", serde_json::to_string(&ids)?)?;
-        }
-        (None, true) => bail!("--tokens needs a tokenizer, and a template has none"),
-    }
-    Ok(())
+    });
+    let rendered = rendered.with_context(|| args.model.clone())?;
+    let text = match (&tokenizer, args.tokens) {
+        (_, false) => rendered.into_iter().map(|segment| segment.text).collect(),
+        (Some(tokenizer), true) => serde_json::to_string(&tokenizer.encode_segments(&rendered)?)? + "\n",
+        (None, true) => bail!("--tokens needs a tokenizer; name a model in place of the template"),
+    };
+    Ok(terminal::print(&text)?)
 }
 
 fn is_template(model: &str) -> bool {
@@ -109,11 +110,7 @@ struct Input {
 fn read_input(args: &Args) -> anyhow::Result<Input> {
     let text = match &args.messages {
         Some(file) => std::fs::read_to_string(file).with_context(|| format!("{}: cannot be read", file.display()))?,
-        None => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("standard input is not valid UTF-8 text")?;
-            text
-        }
+        None => terminal::read_input("the messages as JSON")?,
     };
     let json: Value = serde_json::from_str(&text).context("the messages are not valid JSON")?;
     let mut object = match json {

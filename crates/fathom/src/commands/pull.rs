@@ -9,22 +9,24 @@ use hub::progress::bytes_text;
 use hub::{Config, Event, Progress, Reference, Silent, Store};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::terminal::print;
+
 /// Download a model from the Hugging Face hub, or from a mirror of it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  fathom pull deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B    everything a model needs, in its published precision
-  fathom pull ORG/NAME-GGUF:Q4_K_M                         one quantisation of a GGUF repository
-  fathom pull ORG/NAME@v1.0                                a branch, tag or commit other than main
+  fathom pull deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B    all that a model needs
+  fathom pull ORG/NAME-GGUF:Q4_K_M                         one quantisation of several
+  fathom pull ORG/NAME@v1.0                                a branch, tag or commit
 
-A download that stopped goes on where it was when you run the same command again. Every file is checked against the
+A download that stopped goes on where it was when you run the same command again. Every file is checked against the \
 hash that the hub lists for it.
 
 Environment:
-  HF_TOKEN       access token, for gated and private models; sent to the hub itself and nowhere else
+  HF_TOKEN       access token, for gated and private models; sent to the hub alone
   HF_ENDPOINT    a mirror to use in place of https://huggingface.co
   FATHOM_HOME    where models are kept (else $XDG_DATA_HOME/fathom, else ~/.local/share/fathom)
-  SSL_CERT_FILE  root certificates in place of the built-in ones, for a mirror or a proxy of your own
+  SSL_CERT_FILE  root certificates of a mirror or proxy of your own
   HTTPS_PROXY    a proxy to connect through")]
 pub(crate) struct Args {
     /// ORG/NAME[@REVISION], followed by :QUANT (such as :Q4_K_M) or :FILE.gguf for GGUF repositories
@@ -43,19 +45,23 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if args.verify {
         let checked_bytes = Store::from_env()?.verify(&args.reference, progress)?;
         finish(bar);
-        println!("{}: {} read, all hashes are right", args.reference.stored_name(), bytes_text(checked_bytes));
-        return Ok(());
+        let (name, read) = (args.reference.stored_name(), bytes_text(checked_bytes));
+        return Ok(print(&format!("{name}: {read} read, all hashes are right\n"))?);
     }
     let config = Config::from_env()?;
     let result = hub::pull(&config, &args.reference, progress);
     finish(bar);
     let pulled = result.with_context(|| format!("cannot pull {}", args.reference))?;
     let what = if pulled.received_bytes == 0 { "already here" } else { "complete and verified" };
-    println!("{}: {what}, {} in {} files", args.reference, bytes_text(pulled.size_bytes), pulled.files);
-    println!("  in   {}", pulled.directory.display());
-    println!("  from {} at commit {}", config.endpoint, pulled.commit);
-    println!("  run  fathom run {} -p \"...\"", args.reference);
-    Ok(())
+    Ok(print(&format!(
+        "{name}: {what}, {} in {} files\n  in    {}\n  from  {} at commit {}\n  talk  fathom chat {name}\n",
+        bytes_text(pulled.size_bytes),
+        pulled.files,
+        pulled.directory.display(),
+        config.endpoint,
+        pulled.commit,
+        name = args.reference,
+    ))?)
 }
 
 fn finish(bar: Option<Bar>) {
