@@ -124,7 +124,11 @@ impl Keys {
 
     fn latent_experts(&mut self, moe: &MoeSpec, spec: &ModelSpec) {
         let first_sparse = spec.blocks.iter().position(|block| matches!(block.ffn, Ffn::Moe(_)));
-        self.size("leading_dense_block_count", first_sparse.unwrap_or(spec.blocks.len()));
+        let first_sparse = first_sparse.unwrap_or(spec.blocks.len());
+        self.size("leading_dense_block_count", first_sparse);
+        if spec.blocks[first_sparse..].iter().any(|block| matches!(block.ffn, Ffn::Dense(_))) {
+            self.notice("layers without experts follow layers with them; llama.cpp knows no such order");
+        }
         let shared = moe.shared.map_or(0, |shared| shared.width / moe.expert.width);
         self.size("expert_shared_count", shared);
         let router = moe.router;
