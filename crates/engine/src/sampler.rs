@@ -317,7 +317,7 @@ mod tests {
         let logits = [0.0f32, 2.0f32.ln(), 5.0f32.ln()];
         let counts = counts(plain(), &logits, 40_000);
         for (count, p) in counts.iter().zip([1.0 / 8.0, 2.0 / 8.0, 5.0 / 8.0]) {
-            let sd = (40_000.0 * p * (1.0 - p)).sqrt();
+            let sd = (40_000.0f64 * p * (1.0 - p)).sqrt();
             assert!((*count as f64 - 40_000.0 * p).abs() < 5.0 * sd, "{count} draws of {}", 40_000.0 * p);
         }
     }

@@ -136,7 +136,8 @@ fn bad_values_are_refused_in_one_sentence() {
         (&["--seed", "abc"], "invalid value 'abc' for '--seed <N>': invalid digit found in string (--help explains)"),
         (
             &["--logit-bias", "5"],
-            "invalid value '5' for '--logit-bias <TOKEN=AMOUNT>': it must be TOKEN=AMOUNT, such as 42=-5 (--help explains)",
+            "invalid value '5' for '--logit-bias <TOKEN=AMOUNT>': it must be TOKEN=AMOUNT, \
+             such as 42=-5 (--help explains)",
         ),
         (
             &["--logit-bias", "400=1"],
