@@ -12,6 +12,7 @@ mod whole_file;
 
 mod commands {
     pub(crate) mod chat;
+    pub(crate) mod convert;
     pub(crate) mod describe;
     pub(crate) mod doctor;
     pub(crate) mod list;
@@ -62,6 +63,7 @@ enum Command {
     Pull(commands::pull::Args),
     List(commands::list::Args),
     Describe(commands::describe::Args),
+    Convert(commands::convert::Args),
     Tokenize(commands::tokenize::Args),
     Prompt(commands::prompt::Args),
     Logits(commands::logits::Args),
@@ -96,6 +98,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => return commands::run::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Describe(args) => commands::describe::run(args),
+        Command::Convert(args) => commands::convert::run(args),
         Command::Pull(args) => commands::pull::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),

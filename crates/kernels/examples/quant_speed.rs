@@ -8,7 +8,8 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use kernels::format::Format;
-use kernels::quant::{Level, dequantize_row, dequantize_row_with, quantize_row, quantize_row_with};
+use kernels::isa::Isa;
+use kernels::quant::{dequantize_row, dequantize_row_with, quantize_row, quantize_row_with};
 
 const COLS: usize = 2048;
 
@@ -20,13 +21,13 @@ fn main() {
         let mut bytes = vec![0; format.row_bytes(COLS).unwrap()];
         quantize_row(format, &row, &mut bytes).unwrap();
         print!("{:8}", format.name());
-        for level in Level::ALL {
-            if !level.is_supported() {
+        for isa in Isa::ALL {
+            if !isa.is_available() {
                 print!(" {:>16}", "-");
                 continue;
             }
             let mut out = vec![0.0; COLS];
-            let rate = rate(|| dequantize_row_with(level, format, black_box(&bytes), black_box(&mut out)));
+            let rate = rate(|| dequantize_row_with(isa, format, black_box(&bytes), black_box(&mut out)));
             print!(" {:>7.2} ({:>6.1})", rate / 1e9, rate * 4.0 / 1e9);
         }
         println!();
@@ -37,12 +38,12 @@ fn main() {
     for format in Format::ALL {
         let mut bytes = vec![0; format.row_bytes(COLS).unwrap()];
         print!("{:8}", format.name());
-        for level in Level::ALL {
-            if !level.is_supported() {
+        for isa in Isa::ALL {
+            if !isa.is_available() {
                 print!(" {:>10}", "-");
                 continue;
             }
-            let rate = rate(|| quantize_row_with(level, format, black_box(&row), black_box(&mut bytes)).unwrap());
+            let rate = rate(|| quantize_row_with(isa, format, black_box(&row), black_box(&mut bytes)).unwrap());
             print!(" {:>10.1}", rate / 1e6);
         }
         println!(" {:>12.6}", rms_error(format, &many));

@@ -16,9 +16,9 @@ use half::vec::HalfBitsVecExt;
 
 use crate::isa::{Isa, isa};
 use crate::lanes::{Lanes, dispatch};
-use crate::matmul::block;
 use crate::ops::exp;
 use crate::pool::{Pool, SharedMut};
+use crate::tile::{MOST_COLUMNS, ROW_STEP, Rows as TileRows, block, room};
 
 /// Positions in a page of the cache, and in a block of the softmax.
 pub const PAGE_LEN: usize = 64;
@@ -88,6 +88,7 @@ impl Plane {
     }
 
     /// Columns `cols` of the first `count` rows of page `page` as floats, rows `stride` apart in `out`.
+    #[inline(always)] // for the caller's instruction set
     fn load(&self, page: u32, count: usize, cols: std::ops::Range<usize>, out: &mut [f32], stride: usize) {
         let start = page as usize * PAGE_LEN * self.width;
         for r in 0..count {
@@ -96,7 +97,7 @@ impl Plane {
             let to = &mut out[r * stride..r * stride + cols.len()];
             match &self.rows {
                 Rows::F32(rows) => to.copy_from_slice(&rows[from]),
-                Rows::BF16(rows) => to.iter_mut().zip(&rows[from]).for_each(|(to, v)| *to = v.to_f32()),
+                Rows::BF16(rows) => to.iter_mut().zip(&rows[from]).for_each(|(to, v)| *to = upper_half(*v)),
             }
         }
     }
@@ -107,9 +108,15 @@ impl Plane {
         let start = (pages[position / PAGE_LEN] as usize * PAGE_LEN + position % PAGE_LEN) * self.width;
         match &self.rows {
             Rows::F32(rows) => out.copy_from_slice(&rows[start..start + self.width]),
-            Rows::BF16(rows) => out.iter_mut().zip(&rows[start..]).for_each(|(to, v)| *to = v.to_f32()),
+            Rows::BF16(rows) => out.iter_mut().zip(&rows[start..]).for_each(|(to, v)| *to = upper_half(*v)),
         }
     }
+}
+
+/// The float whose upper half is stored.
+#[inline(always)]
+fn upper_half(v: bf16) -> f32 {
+    f32::from_bits(u32::from(v.to_bits()) << 16)
 }
 
 /// Consecutive tokens of one sequence in a batch.
@@ -212,7 +219,10 @@ pub fn attend_with(
     pool.run(tiles.len(), |i| {
         SCRATCH.with_borrow_mut(|scratch| {
             let (call, tile) = (&call, &tiles[i]);
-            dispatch!(isa, attend_tile(call: &Call<'_>, tile: &Tile<'_>, out: &SharedMut<'_, f32>, scratch: &mut Scratch));
+            dispatch!(
+                isa,
+                attend_tile(call: &Call<'_>, tile: &Tile<'_>, out: &SharedMut<'_, f32>, scratch: &mut Scratch)
+            );
         });
     });
 }
@@ -257,7 +267,7 @@ fn tiles_of<'a>(shape: &Shape, chunks: &[Chunk<'a>]) -> Vec<Tile<'a>> {
 struct Scratch {
     /// `[PAGE_LEN, padded key_dim]`
     keys: Vec<f32>,
-    /// `[PAGE_LEN, padded value_dim]`
+    /// `[PAGE_LEN, padded value_dim]`; unused where a value is the first part of the key.
     values: Vec<f32>,
     /// `[rows, padded key_dim]`
     queries: Vec<f32>,
@@ -274,9 +284,11 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
 
-fn zeroed(buffer: &mut Vec<f32>, len: usize) {
-    buffer.clear();
-    buffer.resize(len, 0.0);
+/// Zeros in the columns from `width` on of `rows` rows of `padded`.
+fn zero_padding(buffer: &mut [f32], rows: usize, width: usize, padded: usize) {
+    if width < padded {
+        buffer.chunks_exact_mut(padded).take(rows).for_each(|row| row[width..].fill(0.0));
+    }
 }
 
 /// One tile: query rows are (token, head) pairs, heads fastest.
@@ -288,11 +300,15 @@ unsafe fn attend_tile<V: Lanes>(call: &Call, tile: &Tile, out: &SharedMut<f32>, 
     let shape = call.shape;
     let (key_pad, value_pad) = (shape.key_dim.next_multiple_of(16), shape.value_dim.next_multiple_of(16));
     let rows = tile.chunk.rows * tile.heads;
-    zeroed(&mut s.keys, PAGE_LEN * key_pad);
-    zeroed(&mut s.values, PAGE_LEN * value_pad);
-    zeroed(&mut s.queries, rows * key_pad);
-    zeroed(&mut s.acc, rows * value_pad);
-    zeroed(&mut s.scores, rows * PAGE_LEN);
+    room(&mut s.keys, PAGE_LEN * key_pad);
+    room(&mut s.values, PAGE_LEN * value_pad);
+    room(&mut s.queries, rows * key_pad);
+    room(&mut s.scores, rows * PAGE_LEN);
+    s.acc.clear();
+    s.acc.resize(rows * value_pad, 0.0);
+    zero_padding(&mut s.keys, PAGE_LEN, shape.key_dim, key_pad);
+    zero_padding(&mut s.values, PAGE_LEN, shape.value_dim, value_pad);
+    zero_padding(&mut s.queries, rows, shape.key_dim, key_pad);
     start_sums(call, tile, s, rows);
     for row in 0..rows {
         let (token, head) = (tile.chunk.first_row + row / tile.heads, tile.first_head + row % tile.heads);
@@ -301,6 +317,7 @@ unsafe fn attend_tile<V: Lanes>(call: &Call, tile: &Tile, out: &SharedMut<f32>, 
     }
     let (first, last) = (tile.chunk.position, tile.chunk.position + tile.chunk.rows - 1);
     let start = shape.window.map_or(0, |w| (first + 1).saturating_sub(w));
+    let shared = shared_values(call).then_some(key_pad);
     for page in start / PAGE_LEN..=last / PAGE_LEN {
         let count = PAGE_LEN.min(last + 1 - page * PAGE_LEN);
         load_page(call, tile, page, count, key_pad, value_pad, s);
@@ -310,7 +327,7 @@ unsafe fn attend_tile<V: Lanes>(call: &Call, tile: &Tile, out: &SharedMut<f32>, 
             let token = row / tile.heads;
             mask_row(call, tile, token, page, &mut s.scores[row * PAGE_LEN..(row + 1) * PAGE_LEN], count);
             // SAFETY: as above.
-            unsafe { absorb_row::<V>(row, count, value_pad, s) };
+            unsafe { absorb_row::<V>(row, count, value_pad, shared, s) };
         }
     }
     for row in 0..rows {
@@ -333,6 +350,14 @@ fn start_sums(call: &Call, tile: &Tile, s: &mut Scratch, rows: usize) {
     }
 }
 
+/// Whether the unpacked keys serve as the values: their first `value_dim` elements, with whole vectors.
+/// (A padded value could not be read from a key row: the key goes on where the padding should be.)
+fn shared_values(call: &Call) -> bool {
+    matches!(call.cached, Cached::Latent(_)) && call.shape.value_dim.is_multiple_of(16)
+}
+
+/// Unpacks the first `count` keys and values of a page.
+#[inline(always)] // for the caller's instruction set
 fn load_page(call: &Call, tile: &Tile, page: usize, count: usize, key_pad: usize, value_pad: usize, s: &mut Scratch) {
     let (shape, id) = (call.shape, tile.chunk.pages[page]);
     match call.cached {
@@ -343,7 +368,9 @@ fn load_page(call: &Call, tile: &Tile, page: usize, count: usize, key_pad: usize
         }
         Cached::Latent(latents) => {
             latents.load(id, count, 0..shape.key_dim, &mut s.keys, key_pad);
-            latents.load(id, count, 0..shape.value_dim, &mut s.values, value_pad);
+            if !shared_values(call) {
+                latents.load(id, count, 0..shape.value_dim, &mut s.values, value_pad);
+            }
         }
     }
 }
@@ -354,15 +381,17 @@ fn load_page(call: &Call, tile: &Tile, page: usize, count: usize, key_pad: usize
 /// The processor has `V`'s instruction set.
 #[inline(always)]
 unsafe fn page_scores<V: Lanes>(shape: &Shape, rows: usize, key_pad: usize, count: usize, s: &mut Scratch) {
-    for row in (0..rows).step_by(4) {
-        let q = (rows - row).min(4);
-        for key in (0..count).step_by(8) {
-            let k = (count - key).min(8);
-            let mut sums = [[0.0f32; 8]; 4];
+    let mut sums = [[0.0f32; ROW_STEP]; MOST_COLUMNS];
+    for row in (0..rows).step_by(MOST_COLUMNS) {
+        let q = (rows - row).min(MOST_COLUMNS);
+        let queries = &s.queries[row * key_pad..(row + q) * key_pad];
+        let queries = TileRows { start: queries.as_ptr(), stride: key_pad, count: q };
+        for key in (0..count).step_by(ROW_STEP) {
+            let k = (count - key).min(ROW_STEP);
             let keys = &s.keys[key * key_pad..(key + k) * key_pad];
-            let queries = &s.queries[row * key_pad..(row + q) * key_pad];
+            let keys = TileRows { start: keys.as_ptr(), stride: key_pad, count: k };
             // SAFETY: `keys` and `queries` hold those rows; the instruction set is the caller's promise.
-            unsafe { block::<V>(keys.as_ptr(), k, queries.as_ptr(), key_pad, q, key_pad, &mut sums) };
+            unsafe { block::<V>(keys, queries, key_pad, &mut sums) };
             for (c, sums) in sums.iter().enumerate().take(q) {
                 let to = &mut s.scores[(row + c) * PAGE_LEN + key..][..k];
                 to.iter_mut().zip(sums).for_each(|(to, v)| *to = v * shape.scale);
@@ -370,7 +399,9 @@ unsafe fn page_scores<V: Lanes>(shape: &Shape, rows: usize, key_pad: usize, coun
         }
     }
     if let Some(cap) = shape.softcap {
-        s.scores.iter_mut().for_each(|v| *v = cap * crate::ops::tanh(*v / cap));
+        for row in s.scores.chunks_exact_mut(PAGE_LEN).take(rows) {
+            row[..count].iter_mut().for_each(|v| *v = cap * crate::ops::tanh(*v / cap));
+        }
     }
 }
 
@@ -398,32 +429,61 @@ fn mask_row(call: &Call, tile: &Tile, token: usize, page: usize, scores: &mut [f
     }
 }
 
-/// Takes a page's scores of one query row into its running maximum, sum and weighted values.
+/// Takes a page's scores of one query row into its running maximum, sum and weighted values. The values
+/// are the unpacked keys, `shared` apart, where there is such a number.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set.
 #[inline(always)]
-unsafe fn absorb_row<V: Lanes>(row: usize, count: usize, value_pad: usize, s: &mut Scratch) {
-    let scores = &mut s.scores[row * PAGE_LEN..row * PAGE_LEN + count];
-    let page_max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if page_max == f32::NEG_INFINITY && !scores.iter().any(|v| v.is_nan()) {
+unsafe fn absorb_row<V: Lanes>(row: usize, count: usize, value_pad: usize, shared: Option<usize>, s: &mut Scratch) {
+    let scores = s.scores[row * PAGE_LEN..].first_chunk_mut::<PAGE_LEN>().expect("a row of scores");
+    // Positions after the last one weigh nothing, so that the sums below have one shape.
+    scores[count..].fill(f32::NEG_INFINITY);
+    let page_max = max_of(scores);
+    if page_max == f32::NEG_INFINITY {
         return; // nothing visible in this page
     }
     let max = s.max[row].max(page_max);
     let correction = exp(s.max[row] - max);
     scores.iter_mut().for_each(|v| *v = exp(*v - max));
-    let mut sum = s.sum[row] * correction;
-    for &p in scores.iter() {
-        sum += p;
-    }
-    s.sum[row] = sum;
+    s.sum[row] = s.sum[row] * correction + sum_of::<V>(scores);
     s.max[row] = max;
     let acc = &mut s.acc[row * value_pad..(row + 1) * value_pad];
     if correction != 1.0 {
         acc.iter_mut().for_each(|v| *v *= correction);
     }
+    let (values, stride) = shared.map_or((&s.values, value_pad), |key_pad| (&s.keys, key_pad));
     // SAFETY: the instruction set is the caller's promise.
-    unsafe { weighted_sum::<V>(acc, scores, &s.values, value_pad) };
+    unsafe { weighted_sum::<V>(acc, &scores[..count], values, stride) };
+}
+
+/// The largest score; NaN if any is one.
+#[inline(always)]
+fn max_of(scores: &[f32; PAGE_LEN]) -> f32 {
+    let mut max = [f32::NEG_INFINITY; 16];
+    for part in scores.as_chunks::<16>().0 {
+        for (max, &v) in max.iter_mut().zip(part) {
+            *max = larger(*max, v);
+        }
+    }
+    max.into_iter().fold(f32::NEG_INFINITY, larger)
+}
+
+/// Unlike `f32::max`, a NaN where either is one.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
+/// Position `i` goes to lane `i % 16` in rising order, and the lanes are added as the tree of `lanes`.
+#[inline(always)]
+fn sum_of<V: Lanes>(p: &[f32; PAGE_LEN]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    for part in p.as_chunks::<16>().0 {
+        lanes.iter_mut().zip(part).for_each(|(lane, v)| *lane += v);
+    }
+    // SAFETY: sixteen floats; the instruction set is the caller's promise.
+    unsafe { V::load(lanes.as_ptr()).sum() }
 }
 
 /// `acc += sum over keys of p[key] * values[key]`, in rising key order; keys of weight zero (masked)
@@ -434,11 +494,12 @@ unsafe fn absorb_row<V: Lanes>(row: usize, count: usize, value_pad: usize, s: &m
 #[inline(always)]
 unsafe fn weighted_sum<V: Lanes>(acc: &mut [f32], p: &[f32], values: &[f32], stride: usize) {
     const WIDTH: usize = 4; // vectors of sixteen kept in registers over all keys
-    assert!(acc.len() == stride && stride.is_multiple_of(16) && values.len() >= p.len() * stride);
+    let width = acc.len();
+    assert!(width <= stride && width.is_multiple_of(16) && values.len() >= p.len() * stride);
     let mut at = 0;
-    while at < stride {
-        let vectors = WIDTH.min((stride - at) / 16);
-        // SAFETY: `at + vectors * 16 <= stride`, and `values` holds `p.len()` rows of `stride`.
+    while at < width {
+        let vectors = WIDTH.min((width - at) / 16);
+        // SAFETY: `at + vectors * 16 <= width`, and `values` holds `p.len()` rows of `stride >= width`.
         unsafe {
             let to = acc.as_mut_ptr().add(at);
             let mut sums: [V; WIDTH] = std::array::from_fn(|v| V::load(to.add(v.min(vectors - 1) * 16)));
@@ -486,7 +547,10 @@ pub fn index_scores(
         let mut unpacked = vec![0.0; PAGE_LEN * pad];
         keys.load(pages[page], scores.len(), 0..dim, &mut unpacked, pad);
         let unpacked = unpacked.as_slice();
-        dispatch!(isa, index_page(unpacked: &[f32], pad: usize, queries: &[f32], weights: &[f32], scale: f32, scores: &mut [f32]));
+        dispatch!(
+            isa,
+            index_page(unpacked: &[f32], pad: usize, queries: &[f32], weights: &[f32], scale: f32, scores: &mut [f32])
+        );
     });
     scores
 }
@@ -505,14 +569,16 @@ unsafe fn index_page<V: Lanes>(
     scores: &mut [f32],
 ) {
     let heads = weights.len();
-    for (k, scores) in scores.chunks_mut(8).enumerate() {
-        let rows = &keys[k * 8 * pad..][..scores.len() * pad];
-        for h in (0..heads).step_by(4) {
-            let count = (heads - h).min(4);
+    let mut sums = [[0.0f32; ROW_STEP]; MOST_COLUMNS];
+    for (k, scores) in scores.chunks_mut(ROW_STEP).enumerate() {
+        let rows = &keys[k * ROW_STEP * pad..][..scores.len() * pad];
+        let rows = TileRows { start: rows.as_ptr(), stride: pad, count: scores.len() };
+        for h in (0..heads).step_by(MOST_COLUMNS) {
+            let count = (heads - h).min(MOST_COLUMNS);
             let q = &queries[h * pad..(h + count) * pad];
-            let mut sums = [[0.0f32; 8]; 4];
+            let q = TileRows { start: q.as_ptr(), stride: pad, count };
             // SAFETY: `rows` and `q` hold those rows; the instruction set is the caller's promise.
-            unsafe { block::<V>(rows.as_ptr(), scores.len(), q.as_ptr(), pad, count, pad, &mut sums) };
+            unsafe { block::<V>(rows, q, pad, &mut sums) };
             for (sums, weight) in sums.iter().zip(&weights[h..h + count]) {
                 scores.iter_mut().zip(sums).for_each(|(score, dot)| *score += weight * (dot * scale).max(0.0));
             }

@@ -5,6 +5,20 @@
 //! (element `i` goes to lane `i % 16`) and adds the lanes as a fixed tree, so AVX2 and AVX-512 give
 //! the same bits. The portable version multiplies and adds with two roundings where the others fuse.
 
+/// A register: some of the sixteen lanes, as many as are one vector of the instruction set.
+///
+/// # Safety
+/// As [`Lanes`], for `WIDTH` elements.
+pub(crate) trait Part: Copy {
+    /// Lanes in a part; divides sixteen.
+    const WIDTH: usize;
+    unsafe fn zero() -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// `self * b + c`, with the roundings of [`Lanes::mul_add`].
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+}
+
 /// Sixteen `f32`.
 ///
 /// # Safety
@@ -12,6 +26,10 @@
 /// (dispatch does, once) and inline all the way into a function that enables it. Pointers are valid
 /// for sixteen elements; no alignment is needed.
 pub(crate) trait Lanes: Copy {
+    /// What a product keeps its partial sums in.
+    type Part: Part;
+    /// Weight rows times input rows whose partial sums fit into the registers, one part of each.
+    const TILE: (usize, usize);
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
@@ -24,7 +42,35 @@ pub(crate) trait Lanes: Copy {
 #[derive(Clone, Copy)]
 pub(crate) struct Portable([f32; 16]);
 
+/// Four floats: what every instruction set with vectors has.
+#[derive(Clone, Copy)]
+pub(crate) struct PortablePart([f32; 4]);
+
+impl Part for PortablePart {
+    const WIDTH: usize = 4;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        PortablePart([0.0; 4])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: valid for four elements, the trait's contract.
+        PortablePart(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: valid for four elements, the trait's contract.
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+        PortablePart(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
+    }
+}
+
 impl Lanes for Portable {
+    type Part = PortablePart;
+    const TILE: (usize, usize) = (4, 2);
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         Portable([value; 16])
@@ -56,7 +102,7 @@ pub(crate) use x86_64::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86_64 {
-    use super::Lanes;
+    use super::{Lanes, Part};
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy)]
@@ -77,7 +123,51 @@ mod x86_64 {
     // SAFETY (all blocks below): the processor has the instruction set and pointers are valid for
     // sixteen elements, both by the trait's contract.
     #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Part for __m256 {
+        const WIDTH: usize = 8;
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            unsafe { _mm256_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { _mm256_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm256_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+            unsafe { _mm256_fmadd_ps(self, b, c) }
+        }
+    }
+
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Part for __m512 {
+        const WIDTH: usize = 16;
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            unsafe { _mm512_setzero_ps() }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm512_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+            unsafe { _mm512_fmadd_ps(self, b, c) }
+        }
+    }
+
+    #[allow(clippy::undocumented_unsafe_blocks)]
     impl Lanes for Avx2 {
+        type Part = __m256;
+        const TILE: (usize, usize) = (4, 3);
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
             unsafe { Avx2(_mm256_set1_ps(value), _mm256_set1_ps(value)) }
@@ -108,6 +198,8 @@ mod x86_64 {
 
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Lanes for Avx512 {
+        type Part = __m512;
+        const TILE: (usize, usize) = (6, 4);
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
             unsafe { Avx512(_mm512_set1_ps(value)) }

@@ -18,4 +18,5 @@ pub mod measure;
 pub mod ops;
 pub mod pool;
 pub mod quant;
+mod tile;
 pub mod weight;

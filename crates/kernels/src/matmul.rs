@@ -1,7 +1,7 @@
 //! Matrix products with weights in any stored format.
 //!
-//! `out[t, n] = sum over k of x[t, k] * w[n, k]`: a row of weights is unpacked into floats that stay
-//! in the first- or second-level cache and is used for all rows of `x`. Every output is one sum over
+//! `out[t, n] = sum over k of x[t, k] * w[n, k]`: rows of weights are unpacked into floats that stay
+//! in the first- or second-level cache and are used for all rows of `x`. Every output is one sum over
 //! sixteen lanes in rising `k` (see `lanes`), whatever the number of rows, the tile that computed it
 //! or the thread: a row alone and the same row in a batch give the same bits.
 //!
@@ -9,10 +9,12 @@
 //! experts: they are lists of jobs over the same `x` and `out`.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use crate::isa::{Isa, isa};
 use crate::lanes::{Lanes, dispatch};
 use crate::pool::{Pool, SharedMut};
+use crate::tile::{ROW_STEP, Rows, axpy, multiply, room};
 use crate::weight::Weight;
 
 /// The weights of one head, for [`matmul_heads`].
@@ -144,23 +146,47 @@ struct Job<'a> {
 
 /// Rows of x that one task of a transposed product takes.
 const TRANSPOSED_ROWS: usize = 16;
-/// Floats of unpacked weights that stay in the second-level cache (256 KiB).
-const PANEL_FLOATS: usize = 64 * 1024;
+/// Rows of x up to which weights are unpacked piece by piece, each used at once for all rows of x.
+const FEW_ROWS: usize = 16;
+/// Elements of a row that are multiplied at a time: whole blocks of every format, and a tile's rows
+/// of so many floats fit the first-level cache.
+const PIECE: usize = 512;
+/// Floats of unpacked weights that stay in the second-level cache (384 KiB).
+const PANEL_FLOATS: usize = 96 * 1024;
+/// The most rows of weights in a task.
+const TASK_ROWS: usize = 48;
+/// Multiplications below which a task is not worth another thread's attention.
+const TASK_WORK: usize = 32 * 1024;
 
-impl Job<'_> {
-    /// Output rows of the weight that one task unpacks and multiplies.
-    fn panel_rows(&self) -> usize {
-        let padded = self.weight.cols().next_multiple_of(16).max(16);
-        (PANEL_FLOATS / padded / 8 * 8).clamp(8, 64)
-    }
+/// A job with the number of weight rows that one task of it takes, and its first task.
+struct Planned<'a> {
+    job: &'a Job<'a>,
+    rows: usize,
+    first_task: usize,
+}
 
-    fn tasks(&self) -> usize {
-        match (self.rows, self.transposed) {
+/// Cuts jobs into tasks: large enough to be worth handing out, small enough that threads end
+/// together. Returns the number of tasks. No result depends on the cut.
+fn plan<'a>(jobs: &'a [Job<'a>], threads: usize) -> (Vec<Planned<'a>>, usize) {
+    let all_rows: usize = jobs.iter().filter(|job| job.rows > 0).map(|job| job.weight.rows()).sum();
+    let fair = all_rows.div_ceil(4 * threads).next_multiple_of(ROW_STEP);
+    let mut tasks = 0;
+    let mut planned = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let pieces = job.weight.cols().div_ceil(PIECE) * PIECE;
+        let most =
+            if job.rows <= FEW_ROWS { TASK_ROWS } else { (PANEL_FLOATS / pieces).clamp(12, TASK_ROWS) / 12 * 12 };
+        // Work that is not worth a second thread stays in one task, however many rows that is.
+        let least = TASK_WORK.div_ceil(job.weight.cols() * (job.rows + 3)).next_multiple_of(ROW_STEP);
+        let rows = if job.rows <= FEW_ROWS { fair.min(most).max(least) } else { fair.max(least).min(most) };
+        planned.push(Planned { job, rows, first_task: tasks });
+        tasks += match (job.rows, job.transposed) {
             (0, _) => 0,
-            (_, true) => self.rows.div_ceil(TRANSPOSED_ROWS),
-            (_, false) => self.weight.rows().div_ceil(self.panel_rows()),
-        }
+            (_, true) => job.rows.div_ceil(TRANSPOSED_ROWS),
+            (_, false) => job.weight.rows().div_ceil(rows),
+        };
     }
+    (planned, tasks)
 }
 
 fn rows_of(x: &[f32], width: usize) -> usize {
@@ -172,202 +198,192 @@ fn rows_of(x: &[f32], width: usize) -> usize {
 /// functions above build them so.
 fn run_jobs(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], jobs: &[Job]) {
     assert!(isa.is_available(), "{} kernels on a processor without them", isa.name());
-    let mut first_task = Vec::with_capacity(jobs.len());
-    let mut tasks = 0;
-    for job in jobs {
-        first_task.push(tasks);
-        tasks += job.tasks();
-    }
+    let (planned, tasks) = plan(jobs, pool.threads());
     let out = &SharedMut::new(out);
     pool.run(tasks, |task| {
-        let j = first_task.partition_point(|&first| first <= task) - 1;
-        let (job, part) = (&jobs[j], task - first_task[j]);
-        SCRATCH.with_borrow_mut(|scratch| {
+        let plan = &planned[planned.partition_point(|plan| plan.first_task <= task) - 1];
+        let (job, part) = (plan.job, task - plan.first_task);
+        SCRATCH.with_borrow_mut(|s| {
             if job.transposed {
-                dispatch!(isa, transposed_task(job: &Job<'_>, part: usize, x: &[f32], out: &SharedMut<'_, f32>, scratch: &mut Vec<f32>));
+                let t = part * TRANSPOSED_ROWS..((part + 1) * TRANSPOSED_ROWS).min(job.rows);
+                dispatch!(
+                    isa,
+                    transposed_task(isa: Isa, job: &Job<'_>, t: Range<usize>, x: &[f32], out: &Out<'_>, s: &mut Scratch)
+                );
+                return;
+            }
+            let n = part * plan.rows..((part + 1) * plan.rows).min(job.weight.rows());
+            if job.rows <= FEW_ROWS {
+                dispatch!(
+                    isa,
+                    few_rows_task(isa: Isa, job: &Job<'_>, n: Range<usize>, x: &[f32], out: &Out<'_>, s: &mut Scratch)
+                );
             } else {
-                dispatch!(isa, panel_task(job: &Job<'_>, part: usize, x: &[f32], out: &SharedMut<'_, f32>, scratch: &mut Vec<f32>));
+                dispatch!(
+                    isa,
+                    many_rows_task(isa: Isa, job: &Job<'_>, n: Range<usize>, x: &[f32], out: &Out<'_>, s: &mut Scratch)
+                );
             }
         });
     });
 }
 
-thread_local! {
-    /// Unpacked weights (and padded rows of x) of the task at hand.
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+/// The outputs of all tasks of a call.
+type Out<'a> = SharedMut<'a, f32>;
+
+/// Memory of a thread for the task at hand. Only what a task has written does it read.
+#[derive(Default)]
+struct Scratch {
+    /// Unpacked weights, `[pieces, rows, PIECE]`.
+    w: Vec<f32>,
+    /// Rows of x, `[pieces, rows, PIECE]`.
+    x: Vec<f32>,
+    /// Partial sums, sixteen for each output.
+    acc: Vec<f32>,
 }
 
-/// Outputs `part * panel_rows ..` of all rows of x.
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+/// The piece that begins at column `k` of `cols`: its end, and its length with the zeros that fill
+/// up the last sixteen.
+fn piece(k: usize, cols: usize) -> (usize, usize) {
+    let end = (k + PIECE).min(cols);
+    (end, (end - k).next_multiple_of(16))
+}
+
+/// Rows `n` of the weight as `[rows, PIECE]` floats: columns `k ..` with zeros after the last one.
+fn unpack_piece(isa: Isa, weight: &Weight, n: Range<usize>, k: usize, to: &mut [f32]) {
+    let (end, len) = piece(k, weight.cols());
+    if len > end - k {
+        to.chunks_exact_mut(PIECE).for_each(|row| row[end - k..len].fill(0.0));
+    }
+    weight.unpack(isa, n, k..end, to, PIECE);
+}
+
+/// Rows `t` of x as `[pieces, rows, PIECE]`, with zeros after the last column.
+fn pack_x(job: &Job, t: Range<usize>, x: &[f32], to: &mut [f32]) {
+    let cols = job.weight.cols();
+    for (k, to) in (0..cols).step_by(PIECE).zip(to.chunks_exact_mut(t.len() * PIECE)) {
+        let (end, len) = piece(k, cols);
+        for (row, to) in t.clone().zip(to.chunks_exact_mut(PIECE)) {
+            to[..end - k].copy_from_slice(&x[job.x.row(row)..][k..end]);
+            to[end - k..len].fill(0.0);
+        }
+    }
+}
+
+/// Adds up the partial sums of outputs `t`, `n`: `acc` is `[t.len(), stride]`.
+///
+/// # Safety
+/// The processor has `V`'s instruction set, no other task writes these outputs, and `acc` was written.
+#[inline(always)]
+unsafe fn write_sums<V: Lanes>(job: &Job, t: Range<usize>, n: Range<usize>, acc: &[f32], stride: usize, out: &Out) {
+    for (t, acc) in t.zip(acc.chunks_exact(stride)) {
+        // SAFETY: this task alone writes these outputs (the caller's promise).
+        let to = unsafe { out.range(job.out.row(t) + n.start, n.len()) };
+        for (to, lanes) in to.iter_mut().zip(acc.as_chunks::<16>().0) {
+            // SAFETY: sixteen floats; the instruction set is the caller's promise.
+            *to = unsafe { V::load(lanes.as_ptr()).sum() };
+        }
+    }
+}
+
+/// Outputs `n` of all rows of x, of which there are few: a piece of some rows of weights is unpacked
+/// into the first-level cache and multiplied with every row of x before the next one.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set, and no other task writes the same outputs.
 #[inline(always)]
-unsafe fn panel_task<V: Lanes>(job: &Job, part: usize, x: &[f32], out: &SharedMut<f32>, scratch: &mut Vec<f32>) {
-    let cols = job.weight.cols();
-    let padded = cols.next_multiple_of(16);
-    let n0 = part * job.panel_rows();
-    let n1 = (n0 + job.panel_rows()).min(job.weight.rows());
-    let x_floats = if padded == cols { 0 } else { 4 * padded };
-    scratch.clear();
-    scratch.resize((n1 - n0) * padded + x_floats, 0.0);
-    let (panel, x_padded) = scratch.split_at_mut((n1 - n0) * padded);
-    // Eight rows at a time, so that with a single row of x they are still in the first-level cache.
-    let unpack_all = job.rows > 1;
-    if unpack_all {
-        for n in n0..n1 {
-            job.weight.dequantize_row(n, &mut panel[(n - n0) * padded..][..cols]);
+unsafe fn few_rows_task<V: Lanes>(isa: Isa, job: &Job, n: Range<usize>, x: &[f32], out: &Out, s: &mut Scratch) {
+    const STRIDE: usize = ROW_STEP * 16;
+    let (cols, t) = (job.weight.cols(), job.rows);
+    let group = if t == 1 { 8 } else { 12 };
+    let xs = room(&mut s.x, cols.div_ceil(PIECE) * PIECE * t);
+    pack_x(job, 0..t, x, xs);
+    let acc = room(&mut s.acc, t * STRIDE);
+    for first in n.clone().step_by(group) {
+        let part = first..(first + group).min(n.end);
+        let w = room(&mut s.w, part.len() * PIECE);
+        for k in (0..cols).step_by(PIECE) {
+            unpack_piece(isa, job.weight, part.clone(), k, w);
+            let (end, len) = piece(k, cols);
+            // The pieces lie apart, which the processor does not foresee.
+            job.weight.prefetch(part.end..part.end + group, k..end);
+            let x = &xs[k * t..][..t * PIECE];
+            for c in (0..t).step_by(V::TILE.1) {
+                let count = (t - c).min(V::TILE.1);
+                let w = Rows { start: w.as_ptr(), stride: PIECE, count: part.len() };
+                let x = Rows { start: x[c * PIECE..].as_ptr(), stride: PIECE, count };
+                let acc = acc[c * STRIDE..][..count * STRIDE].as_mut_ptr();
+                // SAFETY: `w`, `x` and `acc` hold these rows, columns and partial sums; the
+                // instruction set is the caller's promise.
+                unsafe { multiply::<V>(w, x, len, acc, STRIDE, k == 0) };
+            }
         }
-    }
-    let mut t = 0;
-    while t < job.rows {
-        let count = (job.rows - t).min(4);
-        let (source, stride) = if padded == cols {
-            (&x[job.x.row(t)..], job.x.stride)
-        } else {
-            for c in 0..count {
-                x_padded[c * padded..][..cols].copy_from_slice(&x[job.x.row(t + c)..][..cols]);
-            }
-            (&*x_padded, padded)
-        };
-        assert!(source.len() >= (count - 1) * stride + padded, "rows of x inside the slice");
-        let mut n = n0;
-        while n < n1 {
-            let rows = (n1 - n).min(8);
-            if !unpack_all {
-                for r in n..n + rows {
-                    job.weight.dequantize_row(r, &mut panel[(r - n0) * padded..][..cols]);
-                }
-            }
-            let w = &panel[(n - n0) * padded..][..rows * padded];
-            let mut sums = [[0.0f32; 8]; 4];
-            // SAFETY: `w` holds `rows` rows and `source` `count` rows of `padded` floats (both
-            // checked above); the instruction set is the caller's promise.
-            unsafe { block::<V>(w.as_ptr(), rows, source.as_ptr(), stride, count, padded, &mut sums) };
-            for (c, sums) in sums.iter().enumerate().take(count) {
-                // SAFETY: this task alone writes these outputs (the caller's promise).
-                unsafe { out.range(job.out.row(t + c) + n, rows) }.copy_from_slice(&sums[..rows]);
-            }
-            n += rows;
-        }
-        t += count;
+        // SAFETY: the caller's promises.
+        unsafe { write_sums::<V>(job, 0..t, part, acc, STRIDE, out) };
     }
 }
 
-/// `sums[c][r] = w[r] . x[c]` for up to 8 rows of weights and 4 rows of x, each `len` floats
-/// (a multiple of 16); rows of weights lie one after the other, rows of x `stride` apart.
+/// Outputs `n` of all rows of x, of which there are many: the weights are unpacked once into the
+/// second-level cache, and for each few rows of x go through the first-level cache piece by piece.
 ///
 /// # Safety
-/// The processor has `V`'s instruction set; the pointers are valid for those rows.
+/// As [`few_rows_task`].
 #[inline(always)]
-pub(crate) unsafe fn block<V: Lanes>(
-    w: *const f32,
-    rows: usize,
-    x: *const f32,
-    stride: usize,
-    count: usize,
-    len: usize,
-    sums: &mut [[f32; 8]; 4],
-) {
-    // Missing rows repeat the last one, and their sums are dropped: every output is the same chain
-    // of sixteen-lane additions whichever tile computes it.
-    let row = |r: usize| w.wrapping_add(r.min(rows - 1) * len);
-    let col = |c: usize| x.wrapping_add(c.min(count - 1) * stride);
-    // SAFETY: all pointers are among the valid rows (`min` above).
-    unsafe {
-        match count {
-            1 => {
-                let s = tile::<V, 8, 1>(std::array::from_fn(row), [col(0)], len);
-                (0..8).for_each(|r| sums[0][r] = s[r][0]);
-            }
-            2 => {
-                for half in 0..2 {
-                    let s = tile::<V, 4, 2>(std::array::from_fn(|r| row(half * 4 + r)), [col(0), col(1)], len);
-                    (0..4).for_each(|r| (0..2).for_each(|c| sums[c][half * 4 + r] = s[r][c]));
-                }
-            }
-            _ => {
-                for half in 0..2 {
-                    let s = tile::<V, 4, 4>(std::array::from_fn(|r| row(half * 4 + r)), std::array::from_fn(col), len);
-                    (0..4).for_each(|r| (0..4).for_each(|c| sums[c][half * 4 + r] = s[r][c]));
-                }
-            }
+unsafe fn many_rows_task<V: Lanes>(isa: Isa, job: &Job, n: Range<usize>, x: &[f32], out: &Out, s: &mut Scratch) {
+    let (cols, rows) = (job.weight.cols(), n.len());
+    let pieces = cols.div_ceil(PIECE);
+    let stride = rows.next_multiple_of(ROW_STEP) * 16;
+    let panel = room(&mut s.w, pieces * rows * PIECE);
+    for (k, to) in (0..cols).step_by(PIECE).zip(panel.chunks_exact_mut(rows * PIECE)) {
+        unpack_piece(isa, job.weight, n.clone(), k, to);
+    }
+    let acc = room(&mut s.acc, V::TILE.1 * stride);
+    for t in (0..job.rows).step_by(V::TILE.1) {
+        let count = (job.rows - t).min(V::TILE.1);
+        let xs = room(&mut s.x, pieces * count * PIECE);
+        pack_x(job, t..t + count, x, xs);
+        for k in (0..cols).step_by(PIECE) {
+            let (_, len) = piece(k, cols);
+            let w = Rows { start: panel[k * rows..][..rows * PIECE].as_ptr(), stride: PIECE, count: rows };
+            let x = Rows { start: xs[k * count..][..count * PIECE].as_ptr(), stride: PIECE, count };
+            // SAFETY: `w`, `x` and `acc` hold these rows, columns and partial sums; the instruction
+            // set is the caller's promise.
+            unsafe { multiply::<V>(w, x, len, acc.as_mut_ptr(), stride, k == 0) };
         }
+        // SAFETY: the caller's promises.
+        unsafe { write_sums::<V>(job, t..t + count, n.clone(), acc, stride, out) };
     }
 }
 
-#[inline(always)]
-unsafe fn tile<V: Lanes, const R: usize, const C: usize>(
-    w: [*const f32; R],
-    x: [*const f32; C],
-    len: usize,
-) -> [[f32; C]; R] {
-    // SAFETY: the caller's pointers are valid for `len` floats, a multiple of sixteen.
-    unsafe {
-        let mut acc = [[V::splat(0.0); C]; R];
-        let mut k = 0;
-        while k < len {
-            let xs: [V; C] = std::array::from_fn(|c| V::load(x[c].add(k)));
-            for r in 0..R {
-                let wr = V::load(w[r].add(k));
-                for c in 0..C {
-                    acc[r][c] = wr.mul_add(xs[c], acc[r][c]);
-                }
-            }
-            k += 16;
-        }
-        std::array::from_fn(|r| std::array::from_fn(|c| acc[r][c].sum()))
-    }
-}
-
-/// Rows `part * TRANSPOSED_ROWS ..` of `out[t, :] = sum over n of x[t, n] * w[n, :]`, in rising `n`.
+/// Rows `t` of `out[t, :] = sum over n of x[t, n] * w[n, :]`, in rising `n`.
 ///
 /// # Safety
-/// As `panel_task`.
+/// As [`few_rows_task`].
 #[inline(always)]
-unsafe fn transposed_task<V: Lanes>(job: &Job, part: usize, x: &[f32], out: &SharedMut<f32>, scratch: &mut Vec<f32>) {
-    let width = job.weight.cols();
-    let t0 = part * TRANSPOSED_ROWS;
-    let t1 = (t0 + TRANSPOSED_ROWS).min(job.rows);
-    scratch.clear();
-    scratch.resize(width, 0.0);
-    for t in t0..t1 {
-        // SAFETY: this task alone writes these rows (the caller's promise).
-        unsafe { out.range(job.out.row(t), width) }.fill(0.0);
-    }
-    for n in 0..job.weight.rows() {
-        job.weight.dequantize_row(n, scratch);
-        for t in t0..t1 {
-            let scale = x[job.x.row(t) + n];
-            // SAFETY: as above; the instruction set is the caller's promise.
-            unsafe { axpy::<V>(out.range(job.out.row(t), width), scratch, scale) };
-        }
-    }
-}
-
-/// `out += scale * x`, element by element.
-///
-/// # Safety
-/// The processor has `V`'s instruction set.
-#[inline(always)]
-pub(crate) unsafe fn axpy<V: Lanes>(out: &mut [f32], x: &[f32], scale: f32) {
-    assert_eq!(out.len(), x.len());
-    let whole = out.len() / 16 * 16;
-    // SAFETY: `whole` is inside both slices; the instruction set is the caller's promise.
-    unsafe {
-        let s = V::splat(scale);
-        let mut i = 0;
-        while i < whole {
-            V::load(x.as_ptr().add(i)).mul_add(s, V::load(out.as_ptr().add(i))).store(out.as_mut_ptr().add(i));
-            i += 16;
-        }
-        // The rest goes through a padded vector: the same arithmetic as a whole one.
-        if whole < out.len() {
-            let rest = out.len() - whole;
-            let (mut a, mut b) = ([0.0f32; 16], [0.0f32; 16]);
-            a[..rest].copy_from_slice(&x[whole..]);
-            b[..rest].copy_from_slice(&out[whole..]);
-            V::load(a.as_ptr()).mul_add(s, V::load(b.as_ptr())).store(b.as_mut_ptr());
-            out[whole..].copy_from_slice(&b[..rest]);
+unsafe fn transposed_task<V: Lanes>(isa: Isa, job: &Job, t: Range<usize>, x: &[f32], out: &Out, s: &mut Scratch) {
+    const TOGETHER: usize = 4;
+    let (rows, width) = (job.weight.rows(), job.weight.cols());
+    // SAFETY: this task alone writes these rows (the caller's promise), and no two live at once.
+    let row = |t: usize| unsafe { out.range(job.out.row(t), width) };
+    t.clone().for_each(|t| row(t).fill(0.0));
+    for n in (0..rows).step_by(TOGETHER) {
+        let count = (rows - n).min(TOGETHER);
+        let w = room(&mut s.w, TOGETHER * width);
+        job.weight.unpack(isa, n..n + count, 0..width, w, width);
+        let w = |i: usize| &w[i * width..(i + 1) * width];
+        for t in t.clone() {
+            let scale = &x[job.x.row(t) + n..][..count];
+            // SAFETY: the instruction set is the caller's promise.
+            unsafe {
+                match *scale {
+                    [a, b, c, d] => axpy::<V, 4>(row(t), std::array::from_fn(w), [a, b, c, d]),
+                    _ => (0..count).for_each(|i| axpy::<V, 1>(row(t), [w(i)], [scale[i]])),
+                }
+            }
         }
     }
 }

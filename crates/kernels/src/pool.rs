@@ -279,6 +279,36 @@ mod tests {
         assert_eq!(sum.load(Ordering::Relaxed), 2000 * 10);
     }
 
+    /// More threads than processors, several pools at once and a caller each: whoever waits must let
+    /// others run, and a wake-up must not be lost.
+    #[test]
+    fn a_busy_machine_does_not_hang() {
+        let (done, finished) = std::sync::mpsc::channel();
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let pool = Arc::new(Pool::new(4 * processors + 3));
+        for caller in 0..3 {
+            let (done, pool) = (done.clone(), Arc::clone(&pool));
+            std::thread::spawn(move || {
+                let own = Pool::new(2 * processors + 1);
+                let sum = AtomicU64::new(0);
+                for round in 0..60u64 {
+                    let pool = if (round + caller) % 2 == 0 { &own } else { &*pool };
+                    if round % 20 == 7 {
+                        std::thread::sleep(std::time::Duration::from_millis(3)); // workers fall asleep
+                    }
+                    pool.run(50, |i| {
+                        sum.fetch_add(i as u64, Ordering::Relaxed);
+                    });
+                }
+                done.send(sum.load(Ordering::Relaxed)).expect("the test waits");
+            });
+        }
+        for _ in 0..3 {
+            let sum = finished.recv_timeout(std::time::Duration::from_secs(120)).expect("no caller hangs");
+            assert_eq!(sum, 60 * 49 * 50 / 2);
+        }
+    }
+
     #[test]
     fn pieces_cover_the_slice() {
         let pool = Pool::new(2);

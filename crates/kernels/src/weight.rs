@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::bytes::Bytes;
 use crate::format::Format;
+use crate::isa::{Isa, isa};
 use crate::quant;
+use crate::quant::compiled::compiled_for_isa;
 
 /// A `[rows, cols]` matrix; row `r` holds the weights of output `r`.
 ///
@@ -67,8 +69,9 @@ impl Weight {
 
     /// gpt-oss' MXFP4: `data` is `[rows, cols / 2]`, `scales` is `[rows, cols / 32]`, both bytes.
     pub fn mxfp4_split(rows: usize, cols: usize, data: Bytes, scales: Bytes) -> Option<Weight> {
-        let fits =
-            cols % 32 == 0 && rows.checked_mul(cols / 2)? == data.len() && rows.checked_mul(cols / 32)? == scales.len();
+        let fits = cols.is_multiple_of(32)
+            && rows.checked_mul(cols / 2)? == data.len()
+            && rows.checked_mul(cols / 32)? == scales.len();
         let storage = Storage::Mxfp4Split { scales, scale_stride: cols / 32 };
         fits.then_some(Weight { rows, cols, storage, data, stride: cols / 2 })
     }
@@ -168,25 +171,29 @@ impl Weight {
     /// If `row` is not below `rows` or `out` is not `cols` long.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows && out.len() == self.cols, "row {row} of {} x {}", self.rows, self.cols);
-        let start = row * self.stride;
-        match &self.storage {
-            Storage::Blocks(format) => {
-                let bytes = format.row_bytes(self.cols).expect("checked when made");
-                quant::dequantize_row(*format, &self.data[start..start + bytes], out);
-            }
-            Storage::Fp8Blocks { scales, scale_cols, block, first_row, row_step } => {
-                let block_row = (first_row + row * row_step) / block;
-                let scales = &scales[block_row * scale_cols..(block_row + 1) * scale_cols];
-                quant::dequantize_row(Format::F8E4M3, &self.data[start..start + self.cols], out);
-                for (part, scale) in out.chunks_mut(*block).zip(scales) {
-                    part.iter_mut().for_each(|v| *v *= scale);
-                }
-            }
-            Storage::Mxfp4Split { scales, scale_stride } => {
-                let blocks = &self.data[start..start + self.cols / 2];
-                let scales = &scales[row * scale_stride..row * scale_stride + self.cols / 32];
-                quant::mxfp4_split_row(blocks, scales, out);
-            }
+        unpack(isa(), self, row..row + 1, 0..self.cols, out, self.cols);
+    }
+
+    /// Columns `cols` of rows `rows` as floats, rows `stride` apart in `out`, by the code of `isa`.
+    /// Columns begin and end at whole blocks. What lies between the rows of `out` is left as it is.
+    ///
+    /// # Panics
+    /// If the ranges do not lie inside the matrix or `out` is too short.
+    pub(crate) fn unpack(&self, isa: Isa, rows: Range<usize>, cols: Range<usize>, out: &mut [f32], stride: usize) {
+        unpack(isa, self, rows, cols, out, stride);
+    }
+
+    /// Asks for the bytes of these columns of rows `rows` to be brought near the processor; rows past
+    /// the last one are left out. Changes nothing but the time that reading them takes.
+    pub(crate) fn prefetch(&self, rows: Range<usize>, cols: Range<usize>) {
+        let (elements, size) = match &self.storage {
+            Storage::Blocks(format) => format.block(),
+            Storage::Fp8Blocks { .. } => (1, 1),
+            Storage::Mxfp4Split { .. } => (2, 1),
+        };
+        for row in rows.start..rows.end.min(self.rows) {
+            let start = row * self.stride + cols.start / elements * size;
+            prefetch(&self.data[start..start + cols.len() / elements * size]);
         }
     }
 
@@ -217,5 +224,94 @@ impl Weight {
             }
         }
         Weight::new(format, self.cols, self.rows, Bytes::from(bytes))
+    }
+}
+
+#[inline(always)]
+fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: SSE, which every x86-64 processor has; a prefetch reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
+/// [`Weight::unpack`].
+fn unpack(isa: Isa, weight: &Weight, rows: Range<usize>, cols: Range<usize>, out: &mut [f32], stride: usize) {
+    assert!(rows.end <= weight.rows && cols.start <= cols.end && cols.end <= weight.cols, "{rows:?} x {cols:?}");
+    let whole = |elements: usize| {
+        assert!(cols.start.is_multiple_of(elements) && cols.end.is_multiple_of(elements), "whole blocks");
+    };
+    match &weight.storage {
+        Storage::Blocks(format) => {
+            let (elements, size) = format.block();
+            whole(elements);
+            let from =
+                Strided { start: rows.start * weight.stride + cols.start / elements * size, step: weight.stride };
+            let to = Strided { start: 0, step: stride };
+            block_rows(isa, *format, &weight.data, from, cols.len() / elements * size, out, to, cols.len(), rows.len());
+        }
+        Storage::Fp8Blocks { scales, scale_cols, block, first_row, row_step } => {
+            for (i, row) in rows.enumerate() {
+                let scales = &scales[(first_row + row * row_step) / block * scale_cols..][..*scale_cols];
+                let bytes = &weight.data[row * weight.stride..][..weight.cols];
+                fp8_row(isa, bytes, scales, *block, cols.start, &mut out[i * stride..][..cols.len()]);
+            }
+        }
+        Storage::Mxfp4Split { scales, scale_stride } => {
+            whole(32);
+            for (i, row) in rows.enumerate() {
+                let blocks = &weight.data[row * weight.stride + cols.start / 2..][..cols.len() / 2];
+                let scales = &scales[row * scale_stride + cols.start / 32..][..cols.len() / 32];
+                quant::compiled::mxfp4_split_row(isa, blocks, scales, &mut out[i * stride..][..cols.len()]);
+            }
+        }
+    }
+}
+
+/// Where rows lie in a slice.
+#[derive(Clone, Copy)]
+pub(crate) struct Strided {
+    start: usize,
+    step: usize,
+}
+
+// The bytes and the floats are arguments of these functions, and not reached through the weight, so
+// that the compiler knows that they do not overlap and vectorises.
+compiled_for_isa!(block_rows = block_rows_inline,
+    (format: Format, bytes: &[u8], from: Strided, size: usize, out: &mut [f32], to: Strided, cols: usize, rows: usize));
+compiled_for_isa!(fp8_row = fp8_row_inline,
+    (bytes: &[u8], scales: &[f32], block: usize, first_col: usize, out: &mut [f32]));
+
+/// Rows of `size` bytes of whole blocks to rows of `cols` floats.
+#[inline(always)]
+fn block_rows_inline(
+    format: Format,
+    bytes: &[u8],
+    from: Strided,
+    size: usize,
+    out: &mut [f32],
+    to: Strided,
+    cols: usize,
+    rows: usize,
+) {
+    for row in 0..rows {
+        let bytes = &bytes[from.start + row * from.step..][..size];
+        quant::dequantize_blocks_inline(format, bytes, &mut out[to.start + row * to.step..][..cols]);
+    }
+}
+
+/// Columns `first_col ..` of a row with one scale for each `block` columns.
+#[inline(always)]
+fn fp8_row_inline(bytes: &[u8], scales: &[f32], block: usize, first_col: usize, out: &mut [f32]) {
+    let (mut col, last) = (first_col, first_col + out.len());
+    while col < last {
+        let end = last.min((col / block + 1).saturating_mul(block));
+        let out = &mut out[col - first_col..end - first_col];
+        quant::f8e4m3_scaled_inline(&bytes[col..end], scales[col / block], out);
+        col = end;
     }
 }

@@ -2,8 +2,9 @@
 //! `reference/quant_fixtures.py`, which describes its layout), and by their properties.
 
 use kernels::format::Format;
+use kernels::isa::{Isa, isa};
 use kernels::quant::{
-    Level, QuantizeError, dequantize_row, dequantize_row_with, f8e4m3_blocks_row, mxfp4_split_row, quantize_row,
+    QuantizeError, dequantize_row, dequantize_row_with, f8e4m3_blocks_row, mxfp4_split_row, quantize_row,
     quantize_row_with,
 };
 
@@ -71,7 +72,7 @@ fn f32_is_itself() {
 /// Random bytes, so every code, scale, subnormal, infinity and NaN; also with block counts that
 /// leave a remainder for any vector length.
 #[test]
-fn all_levels_read_the_same_bits() {
+fn all_instruction_sets_read_the_same_bits() {
     let mut random = Random(1);
     for format in Format::ALL {
         let (elements, _) = format.block();
@@ -79,39 +80,39 @@ fn all_levels_read_the_same_bits() {
             let cols = blocks * elements;
             let bytes: Vec<u8> = (0..format.row_bytes(cols).unwrap()).map(|_| random.next() as u8).collect();
             let mut expected = vec![0.0; cols];
-            dequantize_row_with(Level::Portable, format, &bytes, &mut expected);
-            for level in supported_levels() {
+            dequantize_row_with(Isa::Portable, format, &bytes, &mut expected);
+            for isa in Isa::available() {
                 let mut out = vec![0.0; cols];
-                dequantize_row_with(level, format, &bytes, &mut out);
-                assert_same_floats(&out, &expected, &format!("{format}, {level:?}"));
+                dequantize_row_with(isa, format, &bytes, &mut out);
+                assert_same_floats(&out, &expected, &format!("{format}, {isa:?}"));
             }
         }
     }
 }
 
 #[test]
-fn all_levels_read_every_16_bit_float_the_same() {
+fn all_instruction_sets_read_every_16_bit_float_the_same() {
     let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
     for format in [Format::F16, Format::BF16] {
         let mut expected = vec![0.0; 0x10000];
-        dequantize_row_with(Level::Portable, format, &bytes, &mut expected);
-        for level in supported_levels() {
+        dequantize_row_with(Isa::Portable, format, &bytes, &mut expected);
+        for isa in Isa::available() {
             let mut out = vec![0.0; 0x10000];
-            dequantize_row_with(level, format, &bytes, &mut out);
-            assert_same_floats(&out, &expected, &format!("{format}, {level:?}"));
+            dequantize_row_with(isa, format, &bytes, &mut out);
+            assert_same_floats(&out, &expected, &format!("{format}, {isa:?}"));
         }
     }
 }
 
 #[test]
-fn all_levels_write_the_same_bytes() {
+fn all_instruction_sets_write_the_same_bytes() {
     let mut random = Random(2);
     for format in Format::ALL {
         for scale in [1.0, 3e-6, 1e-8, 700.0] {
             let row: Vec<f32> = (0..2048).map(|_| random.normal() * scale).collect();
-            let expected = written(Level::Portable, format, &row);
-            for level in supported_levels() {
-                assert!(written(level, format, &row) == expected, "{format}, {level:?}, scale {scale}");
+            let expected = written(Isa::Portable, format, &row);
+            for isa in Isa::available() {
+                assert!(written(isa, format, &row) == expected, "{format}, {isa:?}, scale {scale}");
             }
         }
     }
@@ -413,19 +414,15 @@ fn assert_same_floats(got: &[f32], expected: &[f32], what: &str) {
     }
 }
 
-fn supported_levels() -> impl Iterator<Item = Level> {
-    Level::ALL.into_iter().filter(|level| level.is_supported())
-}
-
-fn written(level: Level, format: Format, row: &[f32]) -> Vec<u8> {
+fn written(isa: Isa, format: Format, row: &[f32]) -> Vec<u8> {
     let mut bytes = vec![0; format.row_bytes(row.len()).unwrap()];
-    quantize_row_with(level, format, row, &mut bytes).unwrap();
+    quantize_row_with(isa, format, row, &mut bytes).unwrap();
     bytes
 }
 
 fn round_trip(format: Format, row: &[f32]) -> Vec<f32> {
     let mut back = vec![0.0; row.len()];
-    dequantize_row(format, &written(Level::detect(), format, row), &mut back);
+    dequantize_row(format, &written(isa(), format, row), &mut back);
     back
 }
 

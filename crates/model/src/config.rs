@@ -61,8 +61,10 @@ pub enum SpecError {
     #[error(transparent)]
     Metadata(#[from] crate::checkpoint::MetadataError),
     /// A kind of model that is not in the registry.
-    #[error("the architecture {found} is not supported; known are: {known}")]
+    #[error("{key} {found} is not an architecture that is supported; known are: {known}")]
     Architecture {
+        /// The key that says it.
+        key: String,
         /// What the file says.
         found: String,
         /// The registry.
@@ -70,7 +72,7 @@ pub enum SpecError {
     },
 }
 
-/// Keys that say nothing about the mathematics of the forward pass.
+/// Keys that say nothing about the mathematics of the forward pass, whatever their value.
 const HARMLESS: &[&str] = &[
     "architectures",
     "model_type",
@@ -98,7 +100,6 @@ const HARMLESS: &[&str] = &[
     "aux_loss_alpha",
     "seq_aux",
     "ep_size",
-    "is_encoder_decoder",
     "is_decoder",
     "id2label",
     "label2id",
@@ -114,10 +115,6 @@ const HARMLESS: &[&str] = &[
     "torchscript",
     "use_bfloat16",
     "tf_legacy_loss",
-    "pruned_heads",
-    "cross_attention_hidden_size",
-    "add_cross_attention",
-    "tie_encoder_decoder",
     "attn_implementation",
     "gradient_checkpointing",
     "max_length",
@@ -130,7 +127,6 @@ const HARMLESS: &[&str] = &[
     "unsloth_fixed",
     "unsloth_version",
     "initial_context_length",
-    "num_local_experts_per_tok",
     "cache_implementation",
     "eoi_token_index",
     "boi_token_index",
@@ -145,6 +141,10 @@ const HARMLESS: &[&str] = &[
     "boi_token_id",
     "eoi_token_id",
 ];
+
+/// Switches that are harmless as long as they are off: false, zero or empty.
+const HARMLESS_OFF: &[&str] =
+    &["use_mrope", "is_encoder_decoder", "add_cross_attention", "tie_encoder_decoder", "pruned_heads"];
 
 /// The largest sizes that are taken for a model's and not for damage.
 const SIZE_MAX: usize = 1 << 24;
@@ -301,19 +301,37 @@ impl HfConfig {
     pub fn finish(&self) -> Result<(), SpecError> {
         let read = self.read.borrow();
         let waived = std::env::var("FATHOM_IGNORE_CONFIG_KEYS").unwrap_or_default();
-        let unknown: Vec<String> = self
+        let mut unknown: Vec<String> = self
             .map
             .iter()
             .filter(|(key, value)| !value.is_null() && !key.starts_with('_') && !read.contains(*key))
-            .filter(|(key, _)| !HARMLESS.contains(&key.as_str()) && !waived.split(',').any(|w| w.trim() == *key))
-            .map(|(key, value)| format!("{} = {}", self.key(key), short(value)))
+            .filter(|(key, value)| !harmless(key, value) && !waived.split(',').any(|w| w.trim() == *key))
+            .map(|(key, value)| format!("{} = {}", self.key(&clip(key)), short(value)))
             .collect();
+        const NAMED: usize = 6;
+        if unknown.len() > NAMED {
+            let more = unknown.len() - NAMED;
+            unknown.truncate(NAMED);
+            unknown.push(format!("and {more} more"));
+        }
         if unknown.is_empty() { Ok(()) } else { Err(SpecError::Unknown { keys: unknown.join(", ") }) }
     }
 
     fn kind(&self, key: &str, found: &Value, wanted: &'static str) -> SpecError {
         SpecError::Kind { key: self.key(key), found: short(found), wanted }
     }
+}
+
+/// Whether a key that no family reads can be passed over.
+fn harmless(key: &str, value: &Value) -> bool {
+    let off = || match value {
+        Value::Bool(on) => !on,
+        Value::Number(n) => n.as_f64() == Some(0.0),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    };
+    HARMLESS.contains(&key) || (HARMLESS_OFF.contains(&key) && off())
 }
 
 fn or_whole(path: &str) -> String {
@@ -327,5 +345,13 @@ fn short(value: &Value) -> String {
         Value::Array(items) if items.len() > 8 => format!("a list of {} items", items.len()),
         other => other.to_string(),
     };
-    if text.chars().count() <= 60 { text } else { text.chars().take(57).chain("...".chars()).collect() }
+    clip(&text)
+}
+
+/// A text from a file, cut to some sixty characters.
+pub(crate) fn clip(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        None => text.to_string(),
+        Some(_) => text.chars().take(57).chain("...".chars()).collect(),
+    }
 }

@@ -24,9 +24,8 @@ impl ModelSpec {
         line("context", self.context.to_string());
         let scale = self.embedding_scale.map_or_else(String::new, |s| format!(", times {s}"));
         line("embedding", format!("{} x {}{scale}", self.vocab, self.hidden));
-        for (first, last, block) in runs(&self.blocks) {
-            let label = if first == last { format!("layer {first}") } else { format!("{first}..{last}") };
-            line(&label, block_text(block));
+        for (layers, block) in alike(&self.blocks) {
+            line("layers", format!("{layers}: {}", block_text(block)));
         }
         let tied = if self.head.tied { "tied to the embedding" } else { "own matrix" };
         let cap = self.head.softcap.map_or_else(String::new, |c| format!(", capped at {c}"));
@@ -46,16 +45,30 @@ fn billions(n: u64) -> String {
     }
 }
 
-/// Runs of equal blocks: first, last, and the block.
-fn runs(blocks: &[BlockSpec]) -> Vec<(usize, usize, &BlockSpec)> {
-    let mut runs: Vec<(usize, usize, &BlockSpec)> = Vec::new();
+/// The different blocks, each with the layers that have it, in the order of their first layers.
+fn alike(blocks: &[BlockSpec]) -> Vec<(String, &BlockSpec)> {
+    let mut kinds: Vec<(Vec<usize>, &BlockSpec)> = Vec::new();
     for (i, block) in blocks.iter().enumerate() {
-        match runs.last_mut() {
-            Some((_, last, same)) if *same == block => *last = i,
-            _ => runs.push((i, i, block)),
+        // Models have two or three kinds; among many only the latest are worth comparing.
+        match kinds.iter_mut().rev().take(16).find(|(_, same)| *same == block) {
+            Some((layers, _)) => layers.push(i),
+            None => kinds.push((vec![i], block)),
         }
     }
-    runs
+    kinds.into_iter().map(|(layers, block)| (ranges(&layers), block)).collect()
+}
+
+/// Rising numbers as ranges: `0-2`, `5-59 by 6`, `0-4 6-10 12-13`.
+fn ranges(numbers: &[usize]) -> String {
+    let step = numbers.get(1).map_or(1, |second| second - numbers[0]);
+    if numbers.len() > 2 && step > 1 && numbers.windows(2).all(|pair| pair[1] - pair[0] == step) {
+        return format!("{}-{} by {step}", numbers[0], numbers[numbers.len() - 1]);
+    }
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
+        [one] => one.to_string(),
+        _ => format!("{}-{}", run[0], run[run.len() - 1]),
+    });
+    runs.collect::<Vec<_>>().join(" ")
 }
 
 fn block_text(block: &BlockSpec) -> String {

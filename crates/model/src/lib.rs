@@ -4,11 +4,13 @@
 //!   parameters that everything else derives from; [`describe`]: the description as text.
 //! - [`families`]: published models as data, from `config.json` or GGUF metadata.
 //! - [`checkpoint`]: model files; [`load`]: from files to weights.
+//! - [`convert`]: any readable model to GGUF, in any format that can be written.
 //! - [`forward`] and `layers`: the forward pass, one statement an equation; [`cache`]: what it keeps.
 
 pub mod cache;
 pub mod checkpoint;
 pub mod config;
+pub mod convert;
 pub mod describe;
 pub mod families;
 pub mod forward;

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use kernels::bytes::Bytes;
 use kernels::format::Format;
 use kernels::matmul::HeadWeight;
 use kernels::weight::Weight;
@@ -25,7 +26,7 @@ pub enum LoadError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error("{file}: {source}")]
-    Spec { file: String, source: SpecError },
+    Spec { file: String, source: Box<SpecError> },
     #[error("{file}: the tensor {name} is missing ({what})")]
     Missing { file: String, name: String, what: String },
     #[error("{file}: the tensor {name} has shape {found:?}; {wanted} was expected")]
@@ -34,9 +35,7 @@ pub enum LoadError {
     Kind { file: String, name: String, found: String, wanted: String },
     #[error("{file}: {count} tensors belong to no part of the model, the first is {first}")]
     Unused { file: String, count: usize, first: String },
-    #[error(
-        "{file}: quantization_config.{key} is {value}, which is not supported; known are fp8 with square blocks and mxfp4"
-    )]
+    #[error("{file}: quantization_config.{key} = {value} is not supported; known: fp8 in square blocks, mxfp4")]
     Quantisation { file: String, key: &'static str, value: String },
 }
 
@@ -75,16 +74,7 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Model, LoadError> {
-        let (mut spec, names) = read_spec(checkpoint)?;
-        let mut notices = checkpoint.notices.clone();
-        let mut loader = Loader::new(checkpoint, &spec, names)?;
-        if !spec.mtp.is_empty() && !loader.any_mtp(&spec) {
-            notices.push(format!(
-                "the configuration names {} multi-token prediction module(s), but the file holds none",
-                spec.mtp.len()
-            ));
-            spec.mtp.clear();
-        }
+        let (spec, mut loader, notices) = Loader::open(checkpoint)?;
         let mut values = HashMap::new();
         for parameter in spec.parameters() {
             values.insert(parameter.slot, loader.value(&parameter)?);
@@ -108,14 +98,16 @@ fn read_spec(checkpoint: &Checkpoint) -> Result<(ModelSpec, Names), LoadError> {
     match &checkpoint.kind {
         Kind::HuggingFace { config, directory } => {
             let file = directory.join("config.json").display().to_string();
-            let (spec, family) = read_config(config).map_err(|source| LoadError::Spec { file, source })?;
+            let (spec, family) =
+                read_config(config).map_err(|source| LoadError::Spec { file, source: Box::new(source) })?;
             let prefixes = prefixes(&checkpoint.tensors);
             let norm_offset = family.norm_offset;
             Ok((spec, Names { special: family.names, common: COMMON_NAMES, norm_offset, prefixes }))
         }
         Kind::Gguf { metadata } => {
             let spec = gguf::read_gguf(metadata, &checkpoint.tensors);
-            let spec = spec.map_err(|source| LoadError::Spec { file: first_file(checkpoint), source })?;
+            let spec =
+                spec.map_err(|source| LoadError::Spec { file: first_file(checkpoint), source: Box::new(source) })?;
             let prefixes = ("model.", "lm_head.");
             Ok((spec, Names { special: &[], common: gguf::NAMES, norm_offset: 0.0, prefixes }))
         }
@@ -138,7 +130,8 @@ fn first_file(checkpoint: &Checkpoint) -> String {
 pub(crate) fn vector(tensor: &Tensor) -> Option<Vec<f32>> {
     let count = tensor.shape.iter().product();
     match tensor.dtype {
-        Dtype::Stored(format) if format.is_float() => {
+        // FP8 means nothing without scales.
+        Dtype::Stored(format) if format.is_float() && format != Format::F8E4M3 => {
             let mut out = vec![0.0; count];
             kernels::quant::dequantize_row(format, &tensor.data, &mut out);
             Some(out)
@@ -151,32 +144,64 @@ pub(crate) fn vector(tensor: &Tensor) -> Option<Vec<f32>> {
 }
 
 /// What fills a slot.
-enum Value {
+pub(crate) enum Value {
     Matrix(Weight),
     Vector(Vec<f32>),
     /// The latent's up projection in two: keys transposed and values.
     KvUp(Weight, Weight),
 }
 
-struct Loader<'a> {
+/// Finds the values of a checkpoint, one slot at a time.
+pub(crate) struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     names: Names,
     layers: usize,
     /// Routed experts of each layer, multi-token prediction modules last.
     experts: Vec<usize>,
+    /// Heads, and the sizes of their keys (without position) and values, where attention is latent.
+    latents: Vec<Option<[usize; 3]>>,
+    /// Rows of queries, keys and values together, where they are one projection each.
+    fused_rows: Vec<usize>,
     fp8_block: usize,
     used: HashSet<String>,
 }
 
 impl<'a> Loader<'a> {
+    /// The description of the model that the checkpoint holds, the loader of its values, and what is
+    /// odd but harmless.
+    pub(crate) fn open(checkpoint: &'a Checkpoint) -> Result<(ModelSpec, Loader<'a>, Vec<String>), LoadError> {
+        let (mut spec, names) = read_spec(checkpoint)?;
+        let mut notices = checkpoint.notices.clone();
+        let loader = Loader::new(checkpoint, &spec, names)?;
+        if !spec.mtp.is_empty() && !loader.any_mtp(&spec) {
+            notices.push(format!(
+                "the configuration names {} multi-token prediction module(s), but the file holds none",
+                spec.mtp.len()
+            ));
+            spec.mtp.clear();
+        }
+        Ok((spec, loader, notices))
+    }
+
     fn new(checkpoint: &'a Checkpoint, spec: &ModelSpec, names: Names) -> Result<Loader<'a>, LoadError> {
         let fp8_block = quantisation(checkpoint)?;
         let experts = |block: &BlockSpec| match &block.ffn {
             Ffn::Moe(moe) => moe.experts,
             Ffn::Dense(_) => 0,
         };
-        let experts = spec.blocks.iter().chain(&spec.mtp).map(experts).collect();
-        Ok(Loader { checkpoint, names, layers: spec.blocks.len(), experts, fp8_block, used: HashSet::new() })
+        let latent = |block: &BlockSpec| match &block.attention {
+            Attention::Mla(mla) => Some([mla.heads, mla.nope_dim, mla.v_dim]),
+            Attention::Gqa(_) => None,
+        };
+        let fused = |block: &BlockSpec| match &block.attention {
+            Attention::Gqa(gqa) => (gqa.heads + 2 * gqa.kv_heads) * gqa.head_dim,
+            Attention::Mla(_) => 0,
+        };
+        let blocks = || spec.blocks.iter().chain(&spec.mtp);
+        let (experts, latents) = (blocks().map(experts).collect(), blocks().map(latent).collect());
+        let fused_rows = blocks().map(fused).collect();
+        let (layers, used) = (spec.blocks.len(), HashSet::new());
+        Ok(Loader { checkpoint, names, layers, experts, latents, fused_rows, fp8_block, used })
     }
 
     /// The sources of a slot, in the order in which they are tried.
@@ -219,23 +244,42 @@ impl<'a> Loader<'a> {
         })
     }
 
-    fn value(&mut self, parameter: &ParameterSpec) -> Result<Value, LoadError> {
+    /// The value of a slot, a view into the file wherever the forward pass can use it as it is.
+    pub(crate) fn value(&mut self, parameter: &ParameterSpec) -> Result<Value, LoadError> {
         let slot = parameter.slot;
         let sources = self.sources(slot.part);
         for &source in &sources {
-            if let Some(value) = self.from_source(source, parameter)? {
+            if let Some(value) = self.read_source(source, parameter)? {
                 return Ok(value);
             }
         }
         Err(LoadError::Missing {
             file: first_file(self.checkpoint),
-            name: sources.first().map_or_else(String::new, |source| self.fill(source.name(), slot)),
+            name: sources.iter().map(|&source| self.lacking(source, slot)).collect::<Vec<_>>().join(" or "),
             what: format!("{:?} of {}", slot.part, place(slot)),
         })
     }
 
+    /// What a source lacks: of two tensors that belong together, the one that is not there.
+    fn lacking(&self, source: Source, slot: Slot) -> String {
+        let has = |name: &str| self.checkpoint.tensors.contains(name);
+        let name = self.fill(source.name(), slot);
+        match source {
+            Source::KvUpSplit(_, values) if has(&name) => self.fill(values, slot),
+            Source::StackedByInput(_) | Source::StackedByInputHalf(..) => {
+                let parts = ["_blocks", "_scales"].map(|suffix| format!("{name}{suffix}"));
+                match parts.each_ref().map(|part| has(part)) {
+                    [true, false] => parts[1].clone(),
+                    [false, true] => parts[0].clone(),
+                    _ => name,
+                }
+            }
+            _ => name,
+        }
+    }
+
     /// The slot's value from one source; `None` if the file does not have it.
-    fn from_source(&mut self, source: Source, parameter: &ParameterSpec) -> Result<Option<Value>, LoadError> {
+    fn read_source(&mut self, source: Source, parameter: &ParameterSpec) -> Result<Option<Value>, LoadError> {
         let (slot, shape) = (parameter.slot, parameter.shape.as_slice());
         Ok(Some(match source {
             Source::Tensor(name) => {
@@ -274,11 +318,11 @@ impl<'a> Loader<'a> {
                 let (Some(keys), Some(values)) = (self.find(keys, "", slot), self.find(values, "", slot)) else {
                     return Ok(None);
                 };
-                self.kv_up(keys, values, shape)?
+                self.kv_up(keys, values, slot, shape[1])?
             }
             Source::QkvPart(name, part) => {
                 let Some(tensor) = self.find(name, "", slot) else { return Ok(None) };
-                self.qkv_part(tensor, part, shape)?
+                self.qkv_part(tensor, part, slot, shape)?
             }
         }))
     }
@@ -313,9 +357,7 @@ impl<'a> Loader<'a> {
         if tensor.dtype == Dtype::Stored(Format::F8E4M3) {
             return self.fp8(tensor, shape);
         }
-        let format = tensor.dtype.format().ok_or_else(|| self.kind(tensor, "a weight format"))?;
-        let weight = Weight::new(format, shape[0], shape[1], tensor.data.clone());
-        weight.ok_or_else(|| self.shape(tensor, format!("{shape:?} in whole blocks of {format}")))
+        self.blocks(tensor, shape[0], shape[1], tensor.data.clone())
     }
 
     /// DeepSeek-V3's FP8: scales of square blocks in a tensor beside the weight.
@@ -340,17 +382,20 @@ impl<'a> Loader<'a> {
         if tensor.shape != wanted {
             return Err(self.shape(tensor, format!("{wanted:?}")));
         }
-        let format = tensor.dtype.format().ok_or_else(|| self.kind(tensor, "a weight format"))?;
         let size = tensor.data.len() / experts;
-        let data = tensor.data.slice(expert * size..(expert + 1) * size);
-        Weight::new(format, rows, cols, data).ok_or_else(|| self.shape(tensor, format!("whole blocks of {format}")))
+        self.blocks(tensor, rows, cols, tensor.data.slice(expert * size..(expert + 1) * size))
     }
 
     /// The slot's expert of `[experts, n]`.
     fn expert_vector(&self, tensor: &Tensor, n: usize, slot: Slot) -> Result<Vec<f32>, LoadError> {
         let (experts, expert) = (self.experts[self.layer(slot)], slot.expert.unwrap_or(0));
-        let all = self.vector(tensor, &[experts, n])?;
-        Ok(all[expert * n..(expert + 1) * n].to_vec())
+        if tensor.shape != [experts, n] {
+            return Err(self.shape(tensor, format!("{:?}", [experts, n])));
+        }
+        // Only this expert's part: reading all of them for each would be quadratic.
+        let size = tensor.data.len() / experts;
+        let data = tensor.data.slice(expert * size..(expert + 1) * size);
+        self.vector(&Tensor { name: tensor.name.clone(), dtype: tensor.dtype, shape: vec![n], data }, &[n])
     }
 
     /// gpt-oss' experts: MXFP4 in blocks and scales, `[experts, rows, cols / 32, 16]`; or numbers
@@ -370,7 +415,7 @@ impl<'a> Loader<'a> {
             if tensor.dtype != Dtype::U8 {
                 return Err(self.kind(tensor, "u8"));
             }
-            if tensor.shape != wanted || cols % 32 != 0 {
+            if tensor.shape != wanted || !cols.is_multiple_of(32) {
                 return Err(self.shape(tensor, format!("{wanted:?} for {cols} inputs")));
             }
         }
@@ -382,31 +427,33 @@ impl<'a> Loader<'a> {
     }
 
     /// GGUF's split of the latent's up projection.
-    fn kv_up(&self, keys: &Tensor, values: &Tensor, shape: &[usize]) -> Result<Value, LoadError> {
-        let ([heads, rank, nope], [v_heads, v, v_rank]) = (&keys.shape[..], &values.shape[..]) else {
-            return Err(self.shape(keys, "[heads, rank, elements]".into()));
-        };
-        if heads != v_heads || heads * (nope + v) != shape[0] || (*rank, *v_rank) != (shape[1], shape[1]) {
-            return Err(self.shape(values, format!("with {:?} together {shape:?}", keys.shape)));
-        }
+    fn kv_up(&self, keys: &Tensor, values: &Tensor, slot: Slot, rank: usize) -> Result<Value, LoadError> {
+        let [heads, nope, v] = self.latents[self.layer(slot)].unwrap_or_default();
         let matrix = |tensor: &Tensor, rows: usize, cols: usize| {
-            let format = tensor.dtype.format().ok_or_else(|| self.kind(tensor, "a weight format"))?;
-            let weight = Weight::new(format, rows, cols, tensor.data.clone());
-            weight.ok_or_else(|| self.shape(tensor, format!("whole blocks of {format}")))
+            let wanted = [heads, rows, cols];
+            if tensor.shape != wanted {
+                return Err(self.shape(tensor, format!("{wanted:?}")));
+            }
+            self.blocks(tensor, heads * rows, cols, tensor.data.clone())
         };
-        Ok(Value::KvUp(matrix(keys, heads * rank, *nope)?, matrix(values, heads * v, *rank)?))
+        Ok(Value::KvUp(matrix(keys, rank, nope)?, matrix(values, v, rank)?))
+    }
+
+    /// A matrix of a format that needs no scales beside it.
+    fn blocks(&self, tensor: &Tensor, rows: usize, cols: usize, data: Bytes) -> Result<Weight, LoadError> {
+        let format = tensor.dtype.format().filter(|&format| format != Format::F8E4M3);
+        let format = format.ok_or_else(|| self.kind(tensor, "a format of weights"))?;
+        let weight = Weight::new(format, rows, cols, data);
+        weight.ok_or_else(|| self.shape(tensor, format!("{rows} x {cols} in whole blocks of {format}")))
     }
 
     /// Rows of a fused projection: queries, then keys, then values.
-    fn qkv_part(&mut self, tensor: &Tensor, part: usize, shape: &[usize]) -> Result<Value, LoadError> {
-        let (total, rows) = (tensor.shape[0], shape[0]);
+    fn qkv_part(&mut self, tensor: &Tensor, part: usize, slot: Slot, shape: &[usize]) -> Result<Value, LoadError> {
+        let (total, rows) = (self.fused_rows[self.layer(slot)], shape[0]);
         let first = match part {
-            0 => Some(0),
-            1 => total.checked_sub(2 * rows),
-            _ => total.checked_sub(rows),
-        };
-        let Some(first) = first.filter(|first| first + rows <= total) else {
-            return Err(self.shape(tensor, format!("queries, keys and values, {rows} rows of them in part {part}")));
+            0 => 0,
+            1 => total - 2 * rows,
+            _ => total - rows,
         };
         if shape.len() == 1 {
             return Ok(Value::Vector(self.vector(tensor, &[total])?[first..first + rows].to_vec()));
@@ -414,7 +461,8 @@ impl<'a> Loader<'a> {
         Ok(Value::Matrix(self.matrix(tensor, &[total, shape[1]])?.row_range(first..first + rows)))
     }
 
-    fn check_all_used(&self, spec: &ModelSpec) -> Result<(), LoadError> {
+    /// Refuses tensors that no slot has asked for and that are not known to carry nothing.
+    pub(crate) fn check_all_used(&self, spec: &ModelSpec) -> Result<(), LoadError> {
         let unused: Vec<&Tensor> = self
             .checkpoint
             .tensors

@@ -153,7 +153,7 @@ pub struct ParameterSpec {
 impl ParameterSpec {
     /// Number of elements.
     pub fn elements(&self) -> u64 {
-        self.shape.iter().map(|&n| n as u64).product()
+        self.shape.iter().fold(1, |product, &n| product.saturating_mul(n as u64))
     }
 }
 
@@ -171,7 +171,39 @@ pub struct Counts {
 impl ModelSpec {
     /// Every parameter once, in the order of the forward pass.
     pub fn parameters(&self) -> Vec<ParameterSpec> {
-        let mut list = List { out: Vec::new(), place: Place::Model };
+        let mut out = Vec::new();
+        self.visit(true, &mut |parameter| out.push(parameter));
+        out
+    }
+
+    /// Counts of parameters. Without listing each expert: the experts of a layer are alike.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts { total: 0, active: 0, mtp: 0 };
+        self.visit(false, &mut |parameter| {
+            let (slot, n) = (parameter.slot, parameter.elements());
+            // All copies of a parameter, and those that one token uses.
+            let (copies, used) = match (slot.expert, slot.place) {
+                (None, _) | (_, Place::Model) => (1, 1),
+                (Some(_), Place::Block(i)) => copies(&self.blocks[i]),
+                (Some(_), Place::Mtp(i)) => copies(&self.mtp[i]),
+            };
+            let all = n.saturating_mul(copies);
+            let sum = if matches!(slot.place, Place::Mtp(_)) { &mut counts.mtp } else { &mut counts.total };
+            *sum = sum.saturating_add(all);
+            let counted = match (slot.place, slot.part) {
+                (Place::Mtp(_), _) => 0,
+                // Looked up, unless it is the head as well.
+                (_, Part::Embedding) if !self.head.tied => 0,
+                _ => n.saturating_mul(used),
+            };
+            counts.active = counts.active.saturating_add(counted);
+        });
+        counts
+    }
+
+    /// Hands on every parameter; of a layer's experts all, or only the first.
+    fn visit(&self, all_experts: bool, take: &mut dyn FnMut(ParameterSpec)) {
+        let mut list = List { take, all_experts, place: Place::Model, expert: None };
         list.add(Part::Embedding, &[self.vocab, self.hidden], Init::Normal, Group::Embedding);
         for (i, block) in self.blocks.iter().enumerate() {
             list.place = Place::Block(i);
@@ -190,48 +222,29 @@ impl ModelSpec {
         if !self.head.tied {
             list.add(Part::Head, &[self.vocab, self.hidden], Init::Normal, Group::Embedding);
         }
-        list.out
-    }
-
-    /// Counts of parameters.
-    pub fn counts(&self) -> Counts {
-        let mut counts = Counts { total: 0, active: 0, mtp: 0 };
-        for parameter in self.parameters() {
-            let (slot, n) = (parameter.slot, parameter.elements());
-            match slot.place {
-                Place::Mtp(_) => counts.mtp += n,
-                Place::Model | Place::Block(_) => counts.total += n,
-            }
-            counts.active += match (slot.place, slot.part, slot.expert) {
-                (Place::Mtp(_), ..) => 0,
-                (_, Part::Embedding, _) => {
-                    if self.head.tied {
-                        n
-                    } else {
-                        0
-                    }
-                }
-                // Experts of a layer are alike: a token uses the share used / experts of them.
-                (Place::Block(b), _, Some(expert)) => match &self.blocks[b].ffn {
-                    Ffn::Moe(moe) if expert < moe.used => n,
-                    _ => 0,
-                },
-                _ => n,
-            };
-        }
-        counts
     }
 }
 
-struct List {
-    out: Vec<ParameterSpec>,
+/// The experts of a block and those that a token uses.
+fn copies(block: &BlockSpec) -> (u64, u64) {
+    match &block.ffn {
+        Ffn::Moe(moe) => (moe.experts as u64, moe.used as u64),
+        Ffn::Dense(_) => (1, 1),
+    }
+}
+
+/// Where the parameters go as they are named one by one.
+struct List<'a> {
+    take: &'a mut dyn FnMut(ParameterSpec),
+    all_experts: bool,
     place: Place,
+    expert: Option<usize>,
 }
 
-impl List {
+impl List<'_> {
     fn add(&mut self, part: Part, shape: &[usize], init: Init, group: Group) {
-        let slot = Slot { place: self.place, part, expert: None };
-        self.out.push(ParameterSpec { slot, shape: shape.to_vec(), init, group });
+        let slot = Slot { place: self.place, part, expert: self.expert };
+        (self.take)(ParameterSpec { slot, shape: shape.to_vec(), init, group });
     }
 
     fn matrix(&mut self, part: Part, rows: usize, cols: usize) {
@@ -250,14 +263,14 @@ impl List {
 
     /// Gate, up and down projections with their biases.
     fn gated(&mut self, parts: [Part; 6], hidden: usize, dense: &DenseSpec, expert: Option<usize>) {
-        let start = self.out.len();
+        self.expert = expert;
         for (i, (rows, cols)) in
             [(dense.width, hidden), (dense.width, hidden), (hidden, dense.width)].into_iter().enumerate()
         {
             self.matrix(parts[2 * i], rows, cols);
             self.bias(parts[2 * i + 1], rows, dense.bias);
         }
-        self.out[start..].iter_mut().for_each(|p| p.slot.expert = expert);
+        self.expert = None;
     }
 }
 
@@ -332,7 +345,7 @@ fn ffn_parameters(list: &mut List, hidden: usize, ffn: &Ffn) {
                 list.add(RouterCorrection, &[moe.experts], Init::Zeros, Group::Rule);
             }
             let parts = [ExpertGate, ExpertGateBias, ExpertUp, ExpertUpBias, ExpertDown, ExpertDownBias];
-            for expert in 0..moe.experts {
+            for expert in 0..if list.all_experts { moe.experts } else { 1 } {
                 list.gated(parts, hidden, &moe.expert, Some(expert));
             }
             if let Some(shared) = &moe.shared {

@@ -49,6 +49,7 @@ pub struct BlockWeights {
 
 /// The weights of either kind of attention.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // one a layer: the difference is some hundred bytes in all
 pub enum AttentionWeights {
     /// Latent attention.
     Mla(MlaWeights),
@@ -61,15 +62,15 @@ pub enum AttentionWeights {
 pub struct MlaWeights {
     /// Queries.
     pub query: QueryWeights,
-    /// [W^DKV; W^KR] `[kv_rank + rope_dim, hidden]`
+    /// W^DKV above W^KR, `[kv_rank + rope_dim, hidden]`
     pub kv_down: Linear,
     /// `[kv_rank]`
     pub kv_norm: Vec<f32>,
-    /// [W^UK] of each head in the absorbing direction: `nope_dim` inputs, `kv_rank` outputs.
+    /// W^UK of each head in the absorbing direction: `nope_dim` inputs, `kv_rank` outputs.
     pub key_up: Vec<HeadWeight>,
-    /// [W^UV] of each head: `kv_rank` inputs, `v_dim` outputs.
+    /// W^UV of each head: `kv_rank` inputs, `v_dim` outputs.
     pub value_up: Vec<HeadWeight>,
-    /// [W^O] `[hidden, heads * v_dim]`
+    /// W^O, `[hidden, heads * v_dim]`
     pub output: Linear,
     /// The lightning indexer.
     pub indexer: Option<IndexerWeights>,
@@ -82,11 +83,11 @@ pub enum QueryWeights {
     Full(Weight),
     /// Through a compressed query.
     Compressed {
-        /// [W^DQ] `[q_rank, hidden]`
+        /// W^DQ, `[q_rank, hidden]`
         down: Linear,
         /// `[q_rank]`
         norm: Vec<f32>,
-        /// [W^UQ; W^QR] `[heads * (nope_dim + rope_dim), q_rank]`
+        /// W^UQ above W^QR, `[heads * (nope_dim + rope_dim), q_rank]`
         up: Weight,
     },
 }
@@ -165,7 +166,7 @@ pub struct MtpWeights {
     pub embedding_norm: Vec<f32>,
     /// `[hidden]`, of the hidden state.
     pub hidden_norm: Vec<f32>,
-    /// [M_k] `[hidden, 2 * hidden]`
+    /// M_k, `[hidden, 2 * hidden]`
     pub projection: Weight,
     /// Its transformer block.
     pub block: BlockWeights,

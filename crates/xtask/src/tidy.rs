@@ -33,7 +33,10 @@ struct Exception {
 const RATCHET: &[Exception] = &[];
 
 /// Tracked files that may be larger than the limit, each with its reason.
-const LARGE_FILES: &[(&str, &str)] = &[];
+const LARGE_FILES: &[(&str, &str)] = &[(
+    "crates/text/tests/fixtures/tokenizers/deepseek/tokenizer.json",
+    "a published tokenizer, whole: its ids are compared with the reference's",
+)];
 
 /// Crates whose output is what their functions return.
 const SILENT_CRATES: [&str; 6] = ["engine", "eval", "hub", "kernels", "model", "text"];
@@ -108,7 +111,8 @@ impl Tidy {
         let code = code_only(source);
         for (index, (line, raw)) in code.lines().zip(source.lines()).enumerate() {
             let columns = raw.chars().count();
-            if columns > COLUMNS_MAX {
+            // A text that the formatter cannot break (a message, a pattern) may run over.
+            if columns > COLUMNS_MAX && !raw.contains('"') {
                 self.find(path, index + 1, format_args!("line of {columns} columns, limit {COLUMNS_MAX}"));
             }
             if has_word(line, "unsafe") && !path.starts_with("crates/kernels/") {

@@ -48,7 +48,7 @@ pub fn arithmetic_peaks(threads: usize) -> Vec<ArithmeticPeak> {
     LOOPS.iter().filter(|l| (l.available)()).map(|l| peak(l, threads.max(1))).collect()
 }
 
-/// The f32 loop with the widest instruction set here; also what [`super::topology`] compares.
+/// The f32 loop with the widest instruction set here; also what [`super::topology()`] compares.
 pub(super) fn widest_f32() -> (fn(usize), usize) {
     let widest = LOOPS.iter().rfind(|l| l.operation == Operation::F32Fma && (l.available)());
     let widest = widest.expect("the portable loop runs everywhere");

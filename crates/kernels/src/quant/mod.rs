@@ -6,21 +6,20 @@
 //! least squared error for the others.
 //!
 //! Each block function is written once, without branches that depend on the data, over arrays of
-//! fixed size, and is inlined into callers that are compiled for an instruction set (see [`Level`]).
-//! Rust contracts no floating-point operations, so all levels give the same bits. The payload of a
-//! NaN is the one thing that is not specified.
+//! fixed size, and is inlined into callers that are compiled for an instruction set ([`Isa`]). Rust
+//! contracts no floating-point operations, so all of them give the same bits. The payload of a NaN
+//! is the one thing that is not specified.
 
 mod codebook;
+pub(crate) mod compiled;
 mod encode;
 mod encode_super;
 mod float;
-mod levels;
 mod simple;
 mod super_block;
 
-pub use levels::Level;
-
 use crate::format::Format;
+use crate::isa::{Isa, isa};
 
 /// Applies a block function to each block of a row. A macro and not a function that takes a function:
 /// the latter's call would go through a copy that is compiled for the portable instruction set.
@@ -75,15 +74,15 @@ impl std::error::Error for QuantizeError {}
 /// # Panics
 /// If `bytes` is not exactly `format.row_bytes(out.len())` long.
 pub fn dequantize_row(format: Format, bytes: &[u8], out: &mut [f32]) {
-    dequantize_row_with(Level::detect(), format, bytes, out);
+    dequantize_row_with(isa(), format, bytes, out);
 }
 
 /// [`dequantize_row`] compiled for the given instruction set. The bits do not depend on it.
 ///
 /// # Panics
-/// If the sizes do not match, or this machine does not support the level.
-pub fn dequantize_row_with(level: Level, format: Format, bytes: &[u8], out: &mut [f32]) {
-    levels::dequantize_row(level, format, bytes, out);
+/// If the sizes do not match, or the processor does not have the instruction set.
+pub fn dequantize_row_with(isa: Isa, format: Format, bytes: &[u8], out: &mut [f32]) {
+    compiled::dequantize_row(isa, format, bytes, out);
 }
 
 /// [`dequantize_row`] for callers inside this crate that are themselves compiled for an instruction
@@ -94,6 +93,12 @@ pub fn dequantize_row_with(level: Level, format: Format, bytes: &[u8], out: &mut
 #[inline(always)]
 pub(crate) fn dequantize_row_inline(format: Format, bytes: &[u8], out: &mut [f32]) {
     check_size(format, out.len(), bytes.len());
+    dequantize_blocks_inline(format, bytes, out);
+}
+
+/// [`dequantize_row_inline`] of sizes that were checked: whole blocks, as many as `out` holds.
+#[inline(always)]
+pub(crate) fn dequantize_blocks_inline(format: Format, bytes: &[u8], out: &mut [f32]) {
     match format {
         Format::F32 => float::f32_row(bytes, out),
         Format::F16 => float::f16_row(bytes, out),
@@ -129,7 +134,7 @@ pub(crate) fn dequantize_row_inline(format: Format, bytes: &[u8], out: &mut [f32
 /// # Panics
 /// If the sizes do not match.
 pub fn quantize_row(format: Format, row: &[f32], out: &mut [u8]) -> Result<(), QuantizeError> {
-    quantize_row_with(Level::detect(), format, row, out)
+    quantize_row_with(isa(), format, row, out)
 }
 
 /// [`quantize_row`] compiled for the given instruction set. The bytes do not depend on it.
@@ -138,13 +143,13 @@ pub fn quantize_row(format: Format, row: &[f32], out: &mut [u8]) -> Result<(), Q
 /// As [`quantize_row`].
 ///
 /// # Panics
-/// If the sizes do not match, or this machine does not support the level.
-pub fn quantize_row_with(level: Level, format: Format, row: &[f32], out: &mut [u8]) -> Result<(), QuantizeError> {
+/// If the sizes do not match, or the processor does not have the instruction set.
+pub fn quantize_row_with(isa: Isa, format: Format, row: &[f32], out: &mut [u8]) -> Result<(), QuantizeError> {
     check_size(format, row.len(), out.len());
     if let Some(index) = row.iter().position(|x| !x.is_finite()) {
         return Err(QuantizeError::NonFinite { index, value: row[index] });
     }
-    levels::quantize_row(level, format, row, out).map_err(|index| QuantizeError::OutOfRange {
+    compiled::quantize_row(isa, format, row, out).map_err(|index| QuantizeError::OutOfRange {
         index,
         value: row[index],
         format,
@@ -159,7 +164,7 @@ pub fn quantize_row_with(level: Level, format: Format, row: &[f32], out: &mut [u
 /// # Panics
 /// If `bytes` and `out` differ in length, or `scales` is not one for each 128 columns begun.
 pub fn f8e4m3_blocks_row(bytes: &[u8], scales: &[f32], out: &mut [f32]) {
-    levels::f8e4m3_blocks_row(Level::detect(), bytes, scales, out);
+    compiled::f8e4m3_blocks_row(isa(), bytes, scales, out);
 }
 
 /// [`f8e4m3_blocks_row`], inlined into a caller that is compiled for an instruction set.
@@ -172,6 +177,12 @@ pub(crate) fn f8e4m3_blocks_row_inline(bytes: &[u8], scales: &[f32], out: &mut [
     }
 }
 
+/// `out[i] = scale * e4m3(bytes[i])`, inlined into a caller that is compiled for an instruction set.
+#[inline(always)]
+pub(crate) fn f8e4m3_scaled_inline(bytes: &[u8], scale: f32, out: &mut [f32]) {
+    float::f8e4m3_scaled(bytes, scale, out);
+}
+
 /// Reads one row of MXFP4 in Hugging Face's layout for gpt-oss: `blocks` has 16 bytes for each 32
 /// elements, byte `j` with element `2j` in its low nibble and `2j + 1` in its high one; `scales`
 /// has one E8M0 byte for each 32 elements. (GGUF orders the nibbles otherwise: [`Format::Mxfp4`].)
@@ -182,7 +193,7 @@ pub(crate) fn f8e4m3_blocks_row_inline(bytes: &[u8], scales: &[f32], out: &mut [
 /// # Panics
 /// If `out` is not 32 floats for each scale and `blocks` not 16 bytes for each.
 pub fn mxfp4_split_row(blocks: &[u8], scales: &[u8], out: &mut [f32]) {
-    levels::mxfp4_split_row(Level::detect(), blocks, scales, out);
+    compiled::mxfp4_split_row(isa(), blocks, scales, out);
 }
 
 /// [`mxfp4_split_row`], inlined into a caller that is compiled for an instruction set.

@@ -56,8 +56,16 @@ pub(super) fn q3_k(block: &[u8; 110], out: &mut [f32; 256]) {
 #[inline(always)]
 pub(super) fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
     let (scale, min) = scales_and_mins(block.first_chunk().unwrap());
-    let q = paired_nibbles(block.last_chunk().unwrap());
-    scaled_from_min(&q, &scale, &min, out);
+    let q: &[u8; 128] = block.last_chunk().unwrap();
+    let (out, q) = (out.as_chunks_mut::<32>().0, q.as_chunks::<32>().0);
+    for i in 0..8 {
+        // Elements 64 p + l lie in the low nibble of byte 32 p + l, the next 32 in its high nibble.
+        let shift = 4 * (i % 2);
+        for l in 0..32 {
+            out[i][l] = scale[i] * i32::from(q[i / 2][l] >> shift & 15) as f32 - min[i];
+        }
+        one_block_at_a_time();
+    }
 }
 
 /// d: f16, dmin: f16, 12 bytes of 6-bit scales and minima (32 elements each), 32 bytes of fifth

@@ -223,7 +223,8 @@ macro_rules! numbers {
     )*};
 }
 
-numbers!(u8 => U8, i8 => I8, u16 => U16, i16 => I16, u32 => U32, i32 => I32, f32 => F32, u64 => U64, i64 => I64, f64 => F64);
+numbers!(u8 => U8, i8 => I8, u16 => U16, i16 => I16, u32 => U32);
+numbers!(i32 => I32, f32 => F32, u64 => U64, i64 => I64, f64 => F64);
 
 /// An array of metadata values in the encoding of the file.
 #[derive(Clone, Copy)]
@@ -407,7 +408,7 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    pub(super) fn new(values: BTreeMap<String, Value>) -> Metadata {
+    pub(crate) fn new(values: BTreeMap<String, Value>) -> Metadata {
         Metadata { file: PathBuf::new(), values }
     }
 

@@ -138,7 +138,7 @@ impl Tensors {
     }
 
     /// Adds a tensor of file number `file`; the index of the tensor of that name, if there is one.
-    fn insert(&mut self, tensor: Tensor, file: usize) -> Result<(), usize> {
+    pub(crate) fn insert(&mut self, tensor: Tensor, file: usize) -> Result<(), usize> {
         if let Some(&index) = self.index.get(&tensor.name) {
             return Err(index);
         }

@@ -75,14 +75,15 @@ fn read_v2(config: &HfConfig) -> Result<ModelSpec, SpecError> {
     let scale = config.f32_or("routed_scaling_factor", 1.0)?;
     let router =
         RouterSpec { score: Score::Softmax, groups, correction_bias: false, bias: false, normalise: false, scale };
-    let defaults = Defaults { first_dense: 0, shared: 2, used: 6, interleaved: true };
+    let defaults = Defaults { context: 2048, first_dense: 0, shared: 2, used: 6, interleaved: true };
     read(config, "DeepSeek-V2", router, defaults, config.bool_or("mlp_bias", false)?)
 }
 
 fn read_v3(config: &HfConfig) -> Result<ModelSpec, SpecError> {
     let router = v3_router(config)?;
     let interleaved = config.bool_or("rope_interleave", true)?;
-    read(config, "DeepSeek-V3", router, Defaults { first_dense: 3, shared: 1, used: 8, interleaved }, false)
+    let defaults = Defaults { context: 4096, first_dense: 3, shared: 1, used: 8, interleaved };
+    read(config, "DeepSeek-V3", router, defaults, false)
 }
 
 fn read_v32(config: &HfConfig) -> Result<ModelSpec, SpecError> {
@@ -94,7 +95,7 @@ fn read_v32(config: &HfConfig) -> Result<ModelSpec, SpecError> {
     if !config.bool_or("rope_interleave", true)? {
         return Err(config.unsupported("rope_interleave", "V3.2's attention is interleaved"));
     }
-    let defaults = Defaults { first_dense: 3, shared: 1, used: 8, interleaved: true };
+    let defaults = Defaults { context: 163_840, first_dense: 3, shared: 1, used: 8, interleaved: true };
     let mut spec = read(config, "DeepSeek-V3.2", router, defaults, false)?;
     let (heads, dim) = (config.size_or("index_n_heads", 64)?, config.size_or("index_head_dim", 128)?);
     let top_k = config.size_or("index_topk", 2048)?;
@@ -113,13 +114,19 @@ fn read_v32(config: &HfConfig) -> Result<ModelSpec, SpecError> {
 }
 
 fn v3_router(config: &HfConfig) -> Result<RouterSpec, SpecError> {
+    // Null is not the default here: the reference has no routing without groups (one group is none).
+    for key in ["n_group", "topk_group"] {
+        if config.has(key) && config.get(key).is_none() {
+            return Err(config.unsupported(key, "without groups it is 1"));
+        }
+    }
     expect_scores(config, "sigmoid")?;
     if !matches!(config.opt_str("topk_method")?, None | Some("noaux_tc")) {
         return Err(config.unsupported("topk_method", "V3 models use noaux_tc"));
     }
     Ok(RouterSpec {
         score: Score::Sigmoid,
-        groups: Some(group_limit(config, 8, 4, GroupScore::TopTwo)?).filter(|g| g.used < g.groups),
+        groups: Some(group_limit(config, 8, 4, GroupScore::TopTwo)?).filter(|g| g.used != g.groups),
         correction_bias: true,
         bias: false,
         normalise: config.bool_or("norm_topk_prob", true)?,
@@ -140,6 +147,7 @@ fn group_limit(config: &HfConfig, groups: usize, used: usize, score: GroupScore)
 
 /// What the members of the family take where a key is absent.
 struct Defaults {
+    context: usize,
     first_dense: usize,
     shared: usize,
     used: usize,
@@ -154,7 +162,7 @@ fn read(
     mlp_bias: bool,
 ) -> Result<ModelSpec, SpecError> {
     let hidden = config.size("hidden_size")?;
-    let context = config.size_or("max_position_embeddings", 4096)?;
+    let context = config.size_or("max_position_embeddings", defaults.context)?;
     let n_layers = layers(config)?;
     let eps = config.positive_or("rms_norm_eps", 1e-6)?;
     let attention = attention(config, context, defaults.interleaved)?;

@@ -2,7 +2,7 @@
 
 use kernels::ops::RopeLayout;
 
-use super::{Family, Source, activation, layer_types, layers, rope, rope_from};
+use super::{Family, Source, activation, layer_types, layers, rope_from, whole_rotation};
 use crate::config::{HfConfig, SpecError};
 use crate::parameters::Part;
 use crate::spec::{
@@ -51,7 +51,7 @@ fn read(config: &HfConfig) -> Result<ModelSpec, SpecError> {
         window: None,
         sinks: false,
     };
-    let window = Some(config.size_or("sliding_window", 4096)?);
+    let window = Some(super::window(config, 4096)?);
     let activation = match config.get("hidden_activation") {
         Some(_) => activation(config, "hidden_activation")?,
         None => Activation::GeluTanh,
@@ -76,12 +76,18 @@ fn read(config: &HfConfig) -> Result<ModelSpec, SpecError> {
         embedding_scale: Some((hidden as f32).sqrt()),
         blocks: sliding_layers(config, n_layers)?.into_iter().map(block).collect(),
         final_norm_eps: eps,
-        head: HeadSpec {
-            tied: config.bool_or("tie_word_embeddings", true)?,
-            softcap: config.opt_f32("final_logit_softcapping")?,
-        },
+        head: HeadSpec { tied: config.bool_or("tie_word_embeddings", true)?, softcap: softcap(config)? },
         mtp: Vec::new(),
     })
+}
+
+/// The bound of logits.
+fn softcap(config: &HfConfig) -> Result<Option<f32>, SpecError> {
+    config.opt_f32("final_logit_softcapping")?;
+    if config.get("final_logit_softcapping").is_none() {
+        return Ok(None);
+    }
+    config.positive_or("final_logit_softcapping", 1.0).map(Some)
 }
 
 /// Which layers slide: listed, or all but every sixth.
@@ -93,19 +99,32 @@ fn sliding_layers(config: &HfConfig, n_layers: usize) -> Result<Vec<bool>, SpecE
 
 /// The rotary embeddings of full and of sliding layers. In the old style only the full ones scale.
 fn ropes(config: &HfConfig, dim: usize, context: usize) -> Result<(RopeSpec, RopeSpec), SpecError> {
+    let full_base = config.positive_or("rope_theta", 1e6)?;
     let local_base = config.positive_or("rope_local_base_freq", 10000.0)?;
+    whole_rotation(config)?;
     let layout = RopeLayout::Half;
-    let by_type = config.object("rope_parameters")?.filter(|p| p.has("full_attention"));
-    let Some(by_type) = by_type else {
-        let full = rope(config, dim, layout, 1e6, context)?;
-        return Ok((full, RopeSpec { dim, layout, base: local_base, scaling: RopeScaling::None }));
-    };
-    let one = |key: &str, base: f32| match by_type.object(key)? {
+    let one = |parameters: Option<HfConfig>, base: f32| match parameters {
         Some(parameters) => rope_from(&parameters, dim, layout, base, context, None),
         None => Ok(RopeSpec { dim, layout, base, scaling: RopeScaling::None }),
     };
-    let ropes = (one("full_attention", 1e6)?, one("sliding_attention", local_base)?);
-    by_type.finish()?;
-    config.opt_f32("rope_theta")?;
+    let ropes = match config.object("rope_parameters")? {
+        Some(by_type) => {
+            let (full, local) = (by_type.object("full_attention")?, by_type.object("sliding_attention")?);
+            // The reference passes over settings that stand beside these two.
+            by_type.finish()?;
+            (one(full, full_base)?, one(local, local_base)?)
+        }
+        None => {
+            let scaling = config.object("rope_scaling")?;
+            // The reference of one year scales by the old name of the kind, that of another does not.
+            if let Some(scaling) = scaling.as_ref().filter(|s| s.has("type") && !s.has("rope_type")) {
+                return Err(scaling.unsupported("type", "the family's files call it rope_type"));
+            }
+            (one(scaling, full_base)?, one(None, local_base)?)
+        }
+    };
+    if matches!(ropes.0.scaling, RopeScaling::Yarn { truncate: false, .. }) {
+        return Err(config.unsupported("rope_scaling", "the reference rounds YaRN's ramp whatever it says"));
+    }
     Ok(ropes)
 }

@@ -8,7 +8,7 @@ use kernels::ops::{Activation, RopeLayout};
 
 use super::Source;
 use crate::checkpoint::{FromItem, Metadata, Tensors};
-use crate::config::SpecError;
+use crate::config::{SpecError, clip};
 use crate::parameters::Part;
 use crate::rope::yarn_magnitude;
 use crate::spec::{
@@ -107,7 +107,8 @@ const BETAS: (f32, f32) = (32.0, 1.0);
 pub fn read_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelSpec, SpecError> {
     let arch = metadata.string("general.architecture")?;
     if !ARCHITECTURES.contains(&arch) {
-        return Err(SpecError::Architecture { found: arch.to_string(), known: ARCHITECTURES.join(", ") });
+        let (key, known) = ("general.architecture".to_string(), ARCHITECTURES.join(", "));
+        return Err(SpecError::Architecture { key, found: clip(arch), known });
     }
     let gguf = Gguf { metadata, tensors, arch };
     let spec = match arch {
@@ -117,6 +118,9 @@ pub fn read_gguf(metadata: &Metadata, tensors: &Tensors) -> Result<ModelSpec, Sp
     super::check(&spec)?;
     Ok(spec)
 }
+
+/// The largest sizes that are taken for a model's and not for damage.
+const SIZE_MAX: usize = 1 << 24;
 
 struct Gguf<'a> {
     metadata: &'a Metadata,
@@ -150,11 +154,10 @@ impl<'a> Gguf<'a> {
     }
 
     fn bounded(&self, key: &str, value: u32) -> Result<usize, SpecError> {
-        const SIZE_MAX: u32 = 1 << 24;
-        if value == 0 || value > SIZE_MAX {
-            return Err(super::range(self.key(key), value, format!("between 1 and {SIZE_MAX}")));
+        match value as usize {
+            size @ 1..=SIZE_MAX => Ok(size),
+            size => Err(super::range(self.key(key), size, format!("between 1 and {SIZE_MAX}"))),
         }
-        Ok(value as usize)
     }
 
     /// A number that is the same for all layers or listed for each.
@@ -187,8 +190,13 @@ impl<'a> Gguf<'a> {
         let embedding = self.tensors.get("token_embd.weight");
         let shape = embedding.map(|t| t.shape.as_slice());
         match shape {
-            Some(&[vocab, _]) => Ok(vocab),
-            _ => Err(SpecError::Missing { key: "token_embd.weight, a matrix,".into() }),
+            // The other side is checked against the hidden size when the tensor is loaded.
+            Some(&[vocab @ 1..=SIZE_MAX, _]) => Ok(vocab),
+            Some(other) => {
+                let limit = format!("a matrix of 1 to {SIZE_MAX} rows");
+                Err(super::range("token_embd.weight", format!("of shape {other:?}"), limit))
+            }
+            None => Err(SpecError::Missing { key: "token_embd.weight".into() }),
         }
     }
 
@@ -212,7 +220,7 @@ impl<'a> Gguf<'a> {
         let gqa = self.gqa(n, hidden, eps, context)?;
         let sliding = self.sliding(n)?;
         let local = self.local_rope(&gqa.rope)?;
-        let moe = if self.opt_size("expert_count")?.is_some() { Some(self.moe(hidden)?) } else { None };
+        let moe = if self.opt_size("expert_count")?.is_some() { Some(self.moe()?) } else { None };
         let activation = if gemma { Activation::GeluTanh } else { Activation::Silu };
         let block = |l: usize| BlockSpec {
             attention: Attention::Gqa(match sliding[l] {
@@ -318,6 +326,8 @@ impl<'a> Gguf<'a> {
     }
 
     fn rope(&self, dim: usize, layout: RopeLayout, context: usize) -> Result<RopeSpec, SpecError> {
+        // Before the divisors are read: every layer has them.
+        super::check::head(&self.key("rope.dimension_count"), dim)?;
         let base = self.find("rope.freq_base")?.unwrap_or(10000.0);
         if let Some(divisors) = self.tensors.get("rope_freqs.weight") {
             let values = crate::load::vector(divisors).filter(|v| v.len() == dim / 2);
@@ -351,7 +361,7 @@ impl<'a> Gguf<'a> {
                 magnitude: yarn_magnitude(factor, 1.0) * attn_factor,
             },
             other => {
-                let (value, why) = (other.to_string(), "known are none, linear and yarn".to_string());
+                let (value, why) = (clip(other), "known are none, linear and yarn".to_string());
                 return Err(SpecError::Unsupported { key: self.key("rope.scaling.type"), value, why });
             }
         };
@@ -362,13 +372,12 @@ impl<'a> Gguf<'a> {
     }
 
     /// Experts of the grouped-query models.
-    fn moe(&self, hidden: usize) -> Result<MoeSpec, SpecError> {
+    fn moe(&self) -> Result<MoeSpec, SpecError> {
         let gpt_oss = self.arch == "gpt-oss";
         let width = match self.opt_size("expert_feed_forward_length")? {
             Some(width) => width,
             None => self.size("feed_forward_length")?,
         };
-        let _ = hidden;
         let activation = if gpt_oss {
             Activation::ClampedSwiglu {
                 alpha: self.metadata.find("fathom.swiglu_alpha")?.unwrap_or(1.702),
@@ -399,16 +408,19 @@ impl<'a> Gguf<'a> {
         let hidden = self.size("embedding_length")?;
         let eps = self.eps()?;
         let context = self.size_or("context_length", 4096)?;
-        let first_dense = self.find::<u32>("leading_dense_block_count")?.unwrap_or(0) as usize;
+        // The router's presence says which layers have experts, as `leading_dense_block_count` does for
+        // the patterns that it can express.
+        self.find::<u32>("leading_dense_block_count")?;
+        let sparse = |l: usize| self.has(l, "ffn_gate_inp.weight");
         let mla = self.mla(context, eps)?;
         let bias = self.has(0, "ffn_gate.bias");
         let dense =
             DenseSpec { width: self.per_layer("feed_forward_length", n)?[0], activation: Activation::Silu, bias };
-        let moe = if first_dense < n || mtp > 0 { Some(self.deepseek_moe(first_dense)?) } else { None };
+        let moe = (0..n + mtp).find(|&l| sparse(l)).map(|l| self.deepseek_moe(l)).transpose()?;
         let block = |l: usize| BlockSpec {
             attention: Attention::Mla(mla.clone()),
             ffn: match &moe {
-                Some(moe) if l >= first_dense => Ffn::Moe(moe.clone()),
+                Some(moe) if sparse(l) => Ffn::Moe(moe.clone()),
                 _ => Ffn::Dense(dense),
             },
             norms: NormPlacement::Pre,
@@ -500,11 +512,12 @@ impl<'a> Gguf<'a> {
         Ok((scaling, plain * temperature * temperature))
     }
 
-    fn deepseek_moe(&self, first_dense: usize) -> Result<MoeSpec, SpecError> {
+    /// The experts, as they are in layer `first`.
+    fn deepseek_moe(&self, first: usize) -> Result<MoeSpec, SpecError> {
         let width = self.size("expert_feed_forward_length")?;
         let expert = DenseSpec { width, activation: Activation::Silu, bias: false };
         let shared = self.opt_size("expert_shared_count")?;
-        let bias = self.has(first_dense, "ffn_gate_shexp.bias");
+        let bias = self.has(first, "ffn_gate_shexp.bias");
         let score = match self.find::<u32>("expert_gating_func")? {
             None | Some(1) => Score::Softmax,
             Some(2) => Score::Sigmoid,
@@ -527,7 +540,7 @@ impl<'a> Gguf<'a> {
             router: RouterSpec {
                 score,
                 groups,
-                correction_bias: self.has(first_dense, "exp_probs_b.bias"),
+                correction_bias: self.has(first, "exp_probs_b.bias"),
                 bias: false,
                 normalise: self.find("expert_weights_norm")?.unwrap_or(false),
                 scale: self.find::<f32>("expert_weights_scale")?.filter(|&s| s != 0.0).unwrap_or(1.0),

@@ -4,7 +4,7 @@ use kernels::ops::{Activation, RopeLayout};
 
 use super::{Family, Source, layer_types, layers, rope};
 use crate::config::{HfConfig, SpecError};
-use crate::families::llama::head_dim;
+use crate::families::llama::{head_dim, kv_heads};
 use crate::parameters::Part;
 use crate::rope::yarn_magnitude;
 use crate::spec::{
@@ -41,7 +41,7 @@ fn read(config: &HfConfig) -> Result<ModelSpec, SpecError> {
     let head_dim = head_dim(config, hidden, heads)?;
     let gqa = GqaSpec {
         heads,
-        kv_heads: config.size_or("num_key_value_heads", heads)?,
+        kv_heads: kv_heads(config, heads, Some(8))?,
         head_dim,
         qkv_bias: bias,
         output_bias: bias,
@@ -74,7 +74,7 @@ fn read(config: &HfConfig) -> Result<ModelSpec, SpecError> {
             scale: 1.0,
         },
     });
-    let window = Some(config.size_or("sliding_window", 128)?);
+    let window = Some(super::window(config, 128)?);
     let sliding = layer_types(config, n_layers)?.unwrap_or_else(|| (0..n_layers).map(|l| l % 2 == 0).collect());
     let block = |sliding: bool| BlockSpec {
         attention: Attention::Gqa(GqaSpec { window: window.filter(|_| sliding), ..gqa.clone() }),

@@ -33,7 +33,15 @@ const MIXTRAL_NAMES: &[(Part, Source)] = {
 
 fn read_llama(config: &HfConfig) -> Result<ModelSpec, SpecError> {
     let bias = config.bool_or("attention_bias", false)?;
-    let plain = Plain { family: "Llama", base: 10000.0, eps: 1e-6, context: 2048, qkv_bias: bias, output_bias: bias };
+    let plain = Plain {
+        family: "Llama",
+        base: 10000.0,
+        eps: 1e-6,
+        context: 2048,
+        kv_heads: None,
+        qkv_bias: bias,
+        output_bias: bias,
+    };
     let ffn = Ffn::Dense(dense(config, config.bool_or("mlp_bias", false)?)?);
     plain.read(config, |_| Ok(None), |_| Ok(ffn.clone()))
 }
@@ -42,11 +50,20 @@ fn read_mistral(config: &HfConfig) -> Result<ModelSpec, SpecError> {
     // The reference's default where the key is absent; null means none.
     let window = if config.has("sliding_window") { config.opt_size("sliding_window")? } else { Some(4096) };
     let ffn = Ffn::Dense(dense(config, false)?);
-    let types = layer_types(config, layers(config)?)?;
-    let plain =
-        Plain { family: "Mistral", base: 10000.0, eps: 1e-6, context: 131_072, qkv_bias: false, output_bias: false };
-    let slides = |l: usize| types.as_ref().is_none_or(|t| t[l]);
-    plain.read(config, |l| Ok(window.filter(|_| slides(l))), |_| Ok(ffn.clone()))
+    if layer_types(config, layers(config)?)?.is_some_and(|types| types.iter().any(|&slides| slides != window.is_some()))
+    {
+        return Err(config.unsupported("layer_types", "all layers of this family are alike"));
+    }
+    let plain = Plain {
+        family: "Mistral",
+        base: 10000.0,
+        eps: 1e-6,
+        context: 131_072,
+        kv_heads: Some(8),
+        qkv_bias: false,
+        output_bias: false,
+    };
+    plain.read(config, |_| Ok(window), |_| Ok(ffn.clone()))
 }
 
 fn read_mixtral(config: &HfConfig) -> Result<ModelSpec, SpecError> {
@@ -65,8 +82,15 @@ fn read_mixtral(config: &HfConfig) -> Result<ModelSpec, SpecError> {
             scale: 1.0,
         },
     });
-    let plain =
-        Plain { family: "Mixtral", base: 1e6, eps: 1e-5, context: 131_072, qkv_bias: false, output_bias: false };
+    let plain = Plain {
+        family: "Mixtral",
+        base: 1e6,
+        eps: 1e-5,
+        context: 131_072,
+        kv_heads: Some(8),
+        qkv_bias: false,
+        output_bias: false,
+    };
     plain.read(config, |_| Ok(window), |_| Ok(moe.clone()))
 }
 
@@ -84,6 +108,8 @@ pub(super) struct Plain {
     pub(super) eps: f32,
     /// Context where none is given.
     pub(super) context: usize,
+    /// Key heads where the key is absent; none: as many as query heads.
+    pub(super) kv_heads: Option<usize>,
     pub(super) qkv_bias: bool,
     pub(super) output_bias: bool,
 }
@@ -125,7 +151,7 @@ impl Plain {
         let head_dim = head_dim(config, hidden, heads)?;
         Ok(GqaSpec {
             heads,
-            kv_heads: config.size_or("num_key_value_heads", heads)?,
+            kv_heads: kv_heads(config, heads, self.kv_heads)?,
             head_dim,
             qkv_bias: self.qkv_bias,
             output_bias: self.output_bias,
@@ -145,4 +171,11 @@ pub(super) fn head_dim(config: &HfConfig, hidden: usize, heads: usize) -> Result
         None if hidden.is_multiple_of(heads) => Ok(hidden / heads),
         None => Err(config.range("num_attention_heads", heads, format!("a divisor of hidden_size {hidden}"))),
     }
+}
+
+/// The number of key heads. Null means one for each query head, as in the first models; what an
+/// absent key means differs from family to family.
+pub(super) fn kv_heads(config: &HfConfig, heads: usize, absent: Option<usize>) -> Result<usize, SpecError> {
+    let default = if config.has("num_key_value_heads") { heads } else { absent.unwrap_or(heads) };
+    config.size_or("num_key_value_heads", default)
 }

@@ -3,6 +3,7 @@
 //! A family is a function from a configuration to a [`ModelSpec`] and a table from parts to the names
 //! of tensors. Adding one is a file here, a line in [`FAMILIES`], and a fixture.
 
+mod check;
 mod deepseek;
 mod gemma;
 pub mod gguf;
@@ -10,12 +11,13 @@ mod gpt_oss;
 mod llama;
 mod qwen;
 
+pub(crate) use check::check;
 use serde_json::Value;
 
-use crate::config::{HfConfig, SpecError};
+use crate::config::{HfConfig, SpecError, clip};
 use crate::parameters::Part;
 use crate::rope::yarn_magnitude;
-use crate::spec::{Attention, Ffn, GroupScore, ModelSpec, MoeSpec, RopeScaling, RopeSpec};
+use crate::spec::{ModelSpec, RopeScaling, RopeSpec};
 use kernels::ops::{Activation, RopeLayout};
 
 /// A family of models in Hugging Face's layout.
@@ -129,8 +131,13 @@ pub fn read_config(json: &Value) -> Result<(ModelSpec, &'static Family), SpecErr
     let text = outer.object("text_config")?;
     let config = text.as_ref().unwrap_or(&outer);
     let family = find_family(config, &outer)?;
-    let spec = (family.read)(config)?;
+    let mut spec = (family.read)(config)?;
     config.finish()?;
+    if text.is_some() {
+        // Where both say whether the head is tied, the reference goes by the whole model's.
+        spec.head.tied = outer.bool_or("tie_word_embeddings", spec.head.tied)?;
+        outer.finish()?;
+    }
     check(&spec)?;
     Ok((spec, family))
 }
@@ -144,58 +151,13 @@ fn find_family(config: &HfConfig, outer: &HfConfig) -> Result<&'static Family, S
     if let Some(other) = names.iter().find(|n| !n.ends_with("ForCausalLM") && !n.ends_with("ForConditionalGeneration"))
     {
         let why = "only language models that predict the next token are".to_string();
-        return Err(SpecError::Unsupported { key: "architectures".into(), value: other.to_string(), why });
+        return Err(SpecError::Unsupported { key: "architectures".into(), value: clip(other), why });
     }
     let model_type =
         config.opt_str("model_type")?.ok_or_else(|| SpecError::Missing { key: config.key("model_type") })?;
     let family = FAMILIES.iter().find(|f| f.model_types.contains(&model_type));
-    family.copied().ok_or_else(|| SpecError::Architecture { found: model_type.to_string(), known: known() })
-}
-
-/// Relations between sizes that the forward pass relies on, for specs from any source.
-pub(crate) fn check(spec: &ModelSpec) -> Result<(), SpecError> {
-    const BLOCKS_TIMES_EXPERTS: usize = 1 << 18;
-    let mut experts = 0;
-    for block in spec.blocks.iter().chain(&spec.mtp) {
-        if let Attention::Gqa(gqa) = &block.attention
-            && !gqa.heads.is_multiple_of(gqa.kv_heads)
-        {
-            let limit = format!("a divisor of the {} query heads", gqa.heads);
-            return Err(range("the number of key heads", gqa.kv_heads, limit));
-        }
-        if let Some(rope) = block.ropes().find(|rope| !rope.dim.is_multiple_of(2)) {
-            return Err(range("the number of rotary elements", rope.dim, "an even number"));
-        }
-        if let Ffn::Moe(moe) = &block.ffn {
-            experts += moe.experts;
-            check_choice(moe)?;
-        }
-    }
-    if experts > BLOCKS_TIMES_EXPERTS {
-        return Err(range("the number of experts of all layers", experts, format!("at most {BLOCKS_TIMES_EXPERTS}")));
-    }
-    Ok(())
-}
-
-/// Whether the router can choose as many experts as it must.
-fn check_choice(moe: &MoeSpec) -> Result<(), SpecError> {
-    if moe.used > moe.experts {
-        return Err(range(
-            "the number of experts of a token",
-            moe.used,
-            format!("at most the {} experts", moe.experts),
-        ));
-    }
-    let Some(limit) = moe.router.groups else { return Ok(()) };
-    let divides = limit.groups > 0 && moe.experts.is_multiple_of(limit.groups);
-    let size = if divides { moe.experts / limit.groups } else { 0 };
-    let large_enough = limit.score == GroupScore::Max || size >= 2;
-    if !divides || !large_enough || limit.used > limit.groups || limit.used * size < moe.used {
-        let value = format!("{} groups of which {} are used", limit.groups, limit.used);
-        let wanted = format!("groups of equal size that hold {} of the {} experts", moe.used, moe.experts);
-        return Err(range("the grouping of experts", value, wanted));
-    }
-    Ok(())
+    let unknown = || SpecError::Architecture { key: config.key("model_type"), found: clip(model_type), known: known() };
+    family.copied().ok_or_else(unknown)
 }
 
 /// Refuses a number outside its limits.
@@ -237,9 +199,14 @@ fn layer_types(config: &HfConfig, layers: usize) -> Result<Option<Vec<bool>>, Sp
     let sliding = types.iter().map(|t| match *t {
         "sliding_attention" => Ok(true),
         "full_attention" | "indexed_attention" => Ok(false),
-        _ => Err(config.unsupported("layer_types", format!("the kind \"{t}\" is not known"))),
+        _ => Err(config.unsupported("layer_types", format!("the kind \"{}\" is not known", clip(t)))),
     });
     sliding.collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+/// The window of the layers that slide, where there always are some: null is not the default.
+fn window(config: &HfConfig, absent: usize) -> Result<usize, SpecError> {
+    if config.has("sliding_window") { config.size("sliding_window") } else { Ok(absent) }
 }
 
 /// A rotary embedding from either style of configuration: `rope_parameters`, or `rope_theta` with
@@ -253,14 +220,13 @@ fn rope(
 ) -> Result<RopeSpec, SpecError> {
     let new = config.object("rope_parameters")?;
     let old = config.object("rope_scaling")?;
-    let top_base = config.opt_f32("rope_theta")?;
+    let base = config.positive_or("rope_theta", default_base)?;
     let top_original = config.opt_size("original_max_position_embeddings")?;
     whole_rotation(config)?;
     let Some(parameters) = old.or(new) else {
-        let base = top_base.unwrap_or(default_base);
         return Ok(RopeSpec { dim, layout, base, scaling: RopeScaling::None });
     };
-    rope_from(&parameters, dim, layout, top_base.unwrap_or(default_base), context, top_original)
+    rope_from(&parameters, dim, layout, base, context, top_original)
 }
 
 /// Partial rotation changes which elements turn; no family here uses it.
@@ -282,11 +248,11 @@ fn rope_from(
 ) -> Result<RopeSpec, SpecError> {
     let base = parameters.positive_or("rope_theta", default_base)?;
     whole_rotation(parameters)?;
-    let kind = match parameters.opt_str("rope_type")? {
-        Some(kind) => kind,
-        None => parameters.opt_str("type")?.unwrap_or("default"),
-    };
-    let _ = parameters.opt_str("type")?;
+    let (kind, synonym) = (parameters.opt_str("rope_type")?, parameters.opt_str("type")?);
+    if kind.is_some() && synonym.is_some() && kind != synonym {
+        return Err(parameters.unsupported("type", "rope_type says something else"));
+    }
+    let kind = kind.or(synonym).unwrap_or("default");
     let original = match top_original {
         Some(original) => original,
         None => parameters.size_or("original_max_position_embeddings", context)?,
@@ -302,7 +268,10 @@ fn rope_from(
             original: original as f32,
         },
         "yarn" => yarn(parameters, context, original)?,
-        _ => return Err(parameters.unsupported("rope_type", "known are default, linear, llama3 and yarn")),
+        _ => {
+            let key = if parameters.get("rope_type").is_some() { "rope_type" } else { "type" };
+            return Err(parameters.unsupported(key, "known are default, linear, llama3 and yarn"));
+        }
     };
     parameters.finish()?;
     Ok(RopeSpec { dim, layout, base, scaling })

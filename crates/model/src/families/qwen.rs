@@ -16,7 +16,15 @@ pub(super) static QWEN3_MOE: Family =
     Family { model_types: &["qwen3_moe"], read: read_qwen3_moe, names: &[], norm_offset: 0.0 };
 
 fn read_qwen2(config: &HfConfig) -> Result<ModelSpec, SpecError> {
-    let plain = Plain { family: "Qwen2", base: 10000.0, eps: 1e-6, context: 32768, qkv_bias: true, output_bias: false };
+    let plain = Plain {
+        family: "Qwen2",
+        base: 10000.0,
+        eps: 1e-6,
+        context: 32768,
+        kv_heads: Some(32),
+        qkv_bias: true,
+        output_bias: false,
+    };
     let windows = windows(config)?;
     let ffn = Ffn::Dense(dense(config, false)?);
     plain.read(config, |l| Ok(windows[l]), |_| Ok(ffn.clone()))
@@ -25,10 +33,11 @@ fn read_qwen2(config: &HfConfig) -> Result<ModelSpec, SpecError> {
 fn read_qwen3(config: &HfConfig) -> Result<ModelSpec, SpecError> {
     let windows = windows(config)?;
     let ffn = Ffn::Dense(dense(config, false)?);
-    let spec = qwen3_plain(config, "Qwen3")?.read(config, |l| Ok(windows[l]), |_| Ok(ffn.clone()))?;
-    if !config.has("head_dim") {
+    // The reference's default of this size is not the share of a head, and null breaks it.
+    if config.opt_size("head_dim")?.is_none() {
         return Err(SpecError::Missing { key: config.key("head_dim") });
     }
+    let spec = qwen3_plain(config, "Qwen3", 32)?.read(config, |l| Ok(windows[l]), |_| Ok(ffn.clone()))?;
     Ok(with_head_norms(spec))
 }
 
@@ -64,15 +73,27 @@ fn read_qwen3_moe(config: &HfConfig) -> Result<ModelSpec, SpecError> {
         },
     };
     let (step, dense_layers) = (config.size_or("decoder_sparse_step", 1)?, config.counts("mlp_only_layers")?);
+    if dense_layers.len() > n_layers {
+        let found = format!("a list of {}", dense_layers.len());
+        return Err(config.range("mlp_only_layers", found, format!("at most the {n_layers} layers")));
+    }
     let sparse = |l: usize| !dense_layers.contains(&l) && (l + 1).is_multiple_of(step);
     let ffn = |l| Ok(if sparse(l) { Ffn::Moe(moe.clone()) } else { Ffn::Dense(dense) });
-    let spec = qwen3_plain(config, "Qwen3-MoE")?.read(config, |_| Ok(window), ffn)?;
+    let spec = qwen3_plain(config, "Qwen3-MoE", 4)?.read(config, |_| Ok(window), ffn)?;
     Ok(with_head_norms(spec))
 }
 
-fn qwen3_plain(config: &HfConfig, family: &'static str) -> Result<Plain, SpecError> {
+fn qwen3_plain(config: &HfConfig, family: &'static str, kv_heads: usize) -> Result<Plain, SpecError> {
     let bias = config.bool_or("attention_bias", false)?;
-    Ok(Plain { family, base: 10000.0, eps: 1e-6, context: 32768, qkv_bias: bias, output_bias: bias })
+    Ok(Plain {
+        family,
+        base: 10000.0,
+        eps: 1e-6,
+        context: 32768,
+        kv_heads: Some(kv_heads),
+        qkv_bias: bias,
+        output_bias: bias,
+    })
 }
 
 /// Queries and keys are normed head by head, with the epsilon of the other norms.
@@ -97,6 +118,9 @@ fn windows(config: &HfConfig) -> Result<Vec<Option<usize>>, SpecError> {
     let slides = |l: usize| types.as_ref().map_or(l >= first, |t| t[l]);
     if !on && types.as_ref().is_some_and(|t| t.contains(&true)) {
         return Err(config.unsupported("layer_types", "layers slide although use_sliding_window is false"));
+    }
+    if on && width.is_none() && types.as_ref().is_some_and(|t| t.contains(&true)) {
+        return Err(SpecError::Missing { key: config.key("sliding_window") });
     }
     Ok((0..n_layers).map(|l| width.filter(|_| on && slides(l))).collect())
 }

@@ -101,7 +101,7 @@ fn absorbed(
     chosen: Selection,
     acts: &mut MlaActivations,
 ) {
-    let (h, rank, rope_dim) = (spec.heads, spec.kv_rank, spec.rope_dim);
+    let (rank, rope_dim) = (spec.kv_rank, spec.rope_dim);
     let rows = acts.query.len() / spec.key_dim(); // tokens * heads
     let nope = sized(&mut acts.query_nope, rows * spec.nope_dim);
     for (to, from) in nope.chunks_exact_mut(spec.nope_dim).zip(acts.query.chunks_exact(spec.key_dim())) {
@@ -114,18 +114,14 @@ fn absorbed(
         to[..rank].copy_from_slice(absorbed);
         to[rank..].copy_from_slice(&query[spec.nope_dim..]);
     }
-    let shape = Shape {
-        heads: h,
-        kv_heads: 1,
-        key_dim: spec.latent_dim(),
-        value_dim: rank,
-        scale: spec.scale,
-        window: None,
-        softcap: None,
-    };
+    let shape = shape(spec, 1, spec.latent_dim(), rank);
     let sum = sized(&mut acts.latent_sum, rows * rank);
     attend(step.pool, &shape, sum, wide, Cached::Latent(latents), step.chunks, None, chosen);
     matmul_heads(step.pool, sized(&mut acts.heads, rows * spec.v_dim), sum, &w.value_up);
+}
+
+fn shape(spec: &MlaSpec, kv_heads: usize, key_dim: usize, value_dim: usize) -> Shape {
+    Shape { heads: spec.heads, kv_heads, key_dim, value_dim, scale: spec.scale, window: None, softcap: None }
 }
 
 /// (2), (4), (5) and (10) as they stand.
@@ -138,15 +134,7 @@ fn expanded(
     acts: &mut MlaActivations,
 ) {
     let h = spec.heads;
-    let shape = Shape {
-        heads: h,
-        kv_heads: h,
-        key_dim: spec.key_dim(),
-        value_dim: spec.v_dim,
-        scale: spec.scale,
-        window: None,
-        softcap: None,
-    };
+    let shape = shape(spec, h, spec.key_dim(), spec.v_dim);
     let rows = acts.query.len() / spec.key_dim();
     sized(&mut acts.heads, rows * spec.v_dim);
     let (q_width, out_width) = (h * spec.key_dim(), h * spec.v_dim);

@@ -1,5 +1,7 @@
 //! What the integration tests share: fixtures and a plain way to run a model.
 
+#![allow(dead_code, unreachable_pub)] // each test file uses its own part of it
+
 use std::path::{Path, PathBuf};
 
 use kernels::attention::{CacheFormat, Chunk, PAGE_LEN};

@@ -257,7 +257,12 @@ fn byte_level(vocabulary: &GgufVocabulary, mut parts: Parts) -> Result<Tokenizer
                 ids.get(token).copied().ok_or_else(|| error(format!("{:?} is not in the vocabulary", shorten(token))))
             };
             let rank = u32::try_from(index).map_err(|_| error("too many merges".into()))?;
-            table.insert(id(left)?, id(right)?, rank, id(&format!("{left}{right}"))?);
+            let (left_id, right_id) = (id(left)?, id(right)?);
+            // Engines that read these files split what a merge makes into bytes again if it is no token, so such a
+            // merge (cut vocabularies have them) has no effect.
+            if let Some(&joined) = ids.get(format!("{left}{right}").as_str()) {
+                table.insert(left_id, right_id, rank, joined);
+            }
         }
         Ok(table)
     })

@@ -1,0 +1,133 @@
+//! What goes into the engine and what comes out.
+
+use thiserror::Error;
+
+use crate::pages::Owner;
+use crate::sampler::{Sampling, SamplingError};
+
+/// A request's number, given by the caller; not used twice at the same time.
+pub type RequestId = u64;
+
+/// What the caller wants of the engine.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Answer this.
+    Submit(Request),
+    /// Stop answering; pages are free when the step returns.
+    Cancel(RequestId),
+}
+
+/// A prompt to be answered.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Its number.
+    pub id: RequestId,
+    /// Who pays and whose cached pages may be used.
+    pub owner: Owner,
+    /// At least one token.
+    pub prompt: Vec<u32>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Longest answer; at least one token.
+    pub max_tokens: usize,
+    /// Tokens that end the answer.
+    pub stop_tokens: Vec<u32>,
+}
+
+/// Why a request is not taken on.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum Refusal {
+    /// Too many requests wait.
+    #[error("{waiting} requests wait already; the limit is {limit}")]
+    Busy {
+        /// Requests that wait.
+        waiting: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Too many requests of this owner wait.
+    #[error("{waiting} requests of this key wait already; the limit is {limit}")]
+    OwnerBusy {
+        /// Requests that wait.
+        waiting: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The number is in use.
+    #[error("there is a request {0} already")]
+    Duplicate(RequestId),
+    /// No tokens, or no room for an answer.
+    #[error("the prompt has no tokens")]
+    EmptyPrompt,
+    /// An answer of no tokens.
+    #[error("max_tokens is 0; it must be at least 1")]
+    EmptyAnswer,
+    /// The prompt leaves no room for an answer.
+    #[error("the prompt has {tokens} tokens; with an answer the limit is {limit}")]
+    TooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens of a prompt and its answer together.
+        limit: usize,
+    },
+    /// A token that the model does not have.
+    #[error("token {token} is not of the vocabulary of {vocab}")]
+    Token {
+        /// The token.
+        token: u32,
+        /// The size of the vocabulary.
+        vocab: usize,
+    },
+    /// Sampling settings outside their limits.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+}
+
+/// Why an answer ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Finish {
+    /// By one of its stop tokens.
+    Stop,
+    /// It is as long as was asked for, or the context is full.
+    Length,
+    /// It was cancelled.
+    Cancelled,
+    /// The model's output could not be used.
+    Failed(SamplingError),
+}
+
+/// What a request has cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Those that were found in the cache when the request was taken up.
+    pub cached_tokens: usize,
+    /// Tokens of the answer.
+    pub completion_tokens: usize,
+}
+
+/// What happened in a step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The request is not taken on.
+    Refused(RequestId, Refusal),
+    /// A token of the answer, with the logarithm of its probability under the model.
+    Token {
+        /// The request.
+        id: RequestId,
+        /// The token.
+        token: u32,
+        /// Natural logarithm.
+        logprob: f32,
+    },
+    /// The answer is complete; its last token has been told.
+    Finished {
+        /// The request.
+        id: RequestId,
+        /// Why it ended.
+        finish: Finish,
+        /// What it has cost.
+        usage: Usage,
+    },
+}

@@ -1,0 +1,337 @@
+//! Many requests to batches to tokens: the engine as a pure state machine.
+//!
+//! [`Engine::step`] admits, plans, runs, samples and retires. It has no clock, no thread and no I/O:
+//! the same commands in the same steps give the same events. Each request's tokens are those that it
+//! would get alone, whatever runs beside it, whatever was cached, and however often it was put back.
+//!
+//! - Requests that answer go first, one token each; what is left of a step's tokens goes to prompts,
+//!   in chunks, so that a long prompt does not stop the others.
+//! - Owners take turns: each next request is taken from the owner who has the fewest running.
+//! - When pages run out, the request that was taken up last is put back; what it has is computed again
+//!   later (from cached pages, if they are still there).
+
+use std::collections::VecDeque;
+
+use kernels::attention::{Chunk, PAGE_LEN};
+
+use crate::limits::Limits;
+use crate::pages::{Owner, PageId, Pages};
+use crate::request::{Command, Event, Finish, Refusal, Request, RequestId, Usage};
+use crate::sampler::Sampler;
+
+/// The model as the engine sees it: rows of tokens in, logits of some rows out.
+pub trait Compute {
+    /// Size of the vocabulary.
+    fn vocab(&self) -> usize;
+
+    /// Computes the tokens of all chunks, storing what attention keeps in the chunks' pages, and
+    /// returns the logits of the rows `wanted`, `[wanted, vocab]`.
+    fn run(&mut self, tokens: &[u32], chunks: &[Chunk], wanted: &[usize]) -> Vec<f32>;
+}
+
+/// The engine.
+pub struct Engine<C> {
+    compute: C,
+    limits: Limits,
+    pages: Pages,
+    waiting: VecDeque<Sequence>,
+    /// In the order in which they were taken up.
+    running: Vec<Sequence>,
+}
+
+/// A request on its way.
+struct Sequence {
+    id: RequestId,
+    owner: Owner,
+    /// The prompt and the answer so far.
+    tokens: Vec<u32>,
+    prompt_len: usize,
+    /// Tokens that are in the cache.
+    computed: usize,
+    pages: Vec<PageId>,
+    sampler: Sampler,
+    max_tokens: usize,
+    stop_tokens: Vec<u32>,
+    /// Tokens found in the cache when it was first taken up.
+    cached: Option<usize>,
+}
+
+impl Sequence {
+    fn answer_len(&self) -> usize {
+        self.tokens.len() - self.prompt_len
+    }
+
+    fn usage(&self) -> Usage {
+        Usage {
+            prompt_tokens: self.prompt_len,
+            cached_tokens: self.cached.unwrap_or(0),
+            completion_tokens: self.answer_len(),
+        }
+    }
+
+    fn finished(&self, finish: Finish) -> Event {
+        Event::Finished { id: self.id, finish, usage: self.usage() }
+    }
+}
+
+impl<C: Compute> Engine<C> {
+    /// An engine with nothing to do.
+    ///
+    /// # Panics
+    /// If the limits leave no room for a single request of the largest size.
+    pub fn new(compute: C, limits: Limits) -> Engine<C> {
+        let room = limits.pages * PAGE_LEN;
+        assert!(
+            limits.context_tokens_max <= room && limits.running_max > 0,
+            "{} pages hold {room} tokens, a context has {}",
+            limits.pages,
+            limits.context_tokens_max
+        );
+        assert!(
+            limits.chunk_tokens_max > 0 && limits.batch_tokens_max >= limits.running_max,
+            "a token for each request"
+        );
+        Engine { compute, limits, pages: Pages::new(limits.pages), waiting: VecDeque::new(), running: Vec::new() }
+    }
+
+    /// Whether there is anything to do.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Requests that run and that wait.
+    pub fn load(&self) -> (usize, usize) {
+        (self.running.len(), self.waiting.len())
+    }
+
+    /// The model.
+    pub fn compute(&self) -> &C {
+        &self.compute
+    }
+
+    /// Takes the commands and computes one batch.
+    pub fn step(&mut self, inbox: &mut Vec<Command>) -> Vec<Event> {
+        let mut events = Vec::new();
+        for command in inbox.drain(..) {
+            match command {
+                Command::Submit(request) => self.submit(request, &mut events),
+                Command::Cancel(id) => self.cancel(id, &mut events),
+            }
+        }
+        self.admit();
+        let plan = self.plan();
+        self.run(&plan, &mut events);
+        events
+    }
+
+    /// Checks the ledger of pages and the state of every request.
+    ///
+    /// # Panics
+    /// If something does not add up.
+    pub fn check(&self) {
+        self.pages.check(self.running.iter().flat_map(|s| s.pages.iter().copied()));
+        assert!(self.running.len() <= self.limits.running_max && self.waiting.len() <= self.waiting_bound());
+        for sequence in &self.running {
+            assert!(sequence.computed < sequence.tokens.len(), "request {} has something to compute", sequence.id);
+            assert!(sequence.pages.len() >= sequence.computed.div_ceil(PAGE_LEN), "pages of request {}", sequence.id);
+        }
+        assert!(self.waiting.iter().all(|s| s.pages.is_empty() && s.computed == 0), "waiting requests hold nothing");
+    }
+
+    /// Requests that were put back come on top of those that wait to begin.
+    fn waiting_bound(&self) -> usize {
+        self.limits.waiting_max + self.limits.running_max
+    }
+
+    fn submit(&mut self, request: Request, events: &mut Vec<Event>) {
+        let id = request.id;
+        match self.accept(request) {
+            Ok(sequence) => self.waiting.push_back(sequence),
+            Err(refusal) => events.push(Event::Refused(id, refusal)),
+        }
+    }
+
+    fn accept(&self, request: Request) -> Result<Sequence, Refusal> {
+        let (limits, vocab) = (&self.limits, self.compute.vocab());
+        let own = self.waiting.iter().filter(|s| s.owner == request.owner).count();
+        if self.waiting.iter().chain(&self.running).any(|s| s.id == request.id) {
+            return Err(Refusal::Duplicate(request.id));
+        }
+        if self.waiting.len() >= limits.waiting_max {
+            return Err(Refusal::Busy { waiting: self.waiting.len(), limit: limits.waiting_max });
+        }
+        if own >= limits.waiting_per_owner_max {
+            return Err(Refusal::OwnerBusy { waiting: own, limit: limits.waiting_per_owner_max });
+        }
+        match (request.prompt.len(), request.max_tokens) {
+            (0, _) => return Err(Refusal::EmptyPrompt),
+            (_, 0) => return Err(Refusal::EmptyAnswer),
+            (tokens, _) if tokens >= limits.context_tokens_max => {
+                return Err(Refusal::TooLong { tokens, limit: limits.context_tokens_max });
+            }
+            _ => {}
+        }
+        if let Some(&token) = request.prompt.iter().find(|&&token| token as usize >= vocab) {
+            return Err(Refusal::Token { token, vocab });
+        }
+        Ok(Sequence {
+            id: request.id,
+            owner: request.owner,
+            sampler: Sampler::new(request.sampling, &request.prompt, vocab)?,
+            prompt_len: request.prompt.len(),
+            tokens: request.prompt,
+            computed: 0,
+            pages: Vec::new(),
+            max_tokens: request.max_tokens,
+            stop_tokens: request.stop_tokens,
+            cached: None,
+        })
+    }
+
+    fn cancel(&mut self, id: RequestId, events: &mut Vec<Event>) {
+        if let Some(i) = self.waiting.iter().position(|s| s.id == id) {
+            events.extend(self.waiting.remove(i).map(|s| s.finished(Finish::Cancelled)));
+        } else if let Some(i) = self.running.iter().position(|s| s.id == id) {
+            let mut sequence = self.running.remove(i);
+            release(&mut self.pages, &mut sequence);
+            events.push(sequence.finished(Finish::Cancelled));
+        }
+    }
+
+    /// Takes up waiting requests while there is room for them.
+    fn admit(&mut self) {
+        while self.running.len() < self.limits.running_max {
+            let Some(i) = self.next_in_turn() else { return };
+            // Room for all its tokens now, found pages counted, and the one it will write next.
+            let needed = (self.waiting[i].tokens.len() + 1).div_ceil(PAGE_LEN);
+            let found = self.pages.find(self.waiting[i].owner, &self.waiting[i].tokens);
+            if needed - found.len() > self.pages.available() {
+                found.into_iter().for_each(|page| self.pages.release(page));
+                return;
+            }
+            let Some(mut sequence) = self.waiting.remove(i) else { return };
+            sequence.computed = found.len() * PAGE_LEN;
+            sequence.cached.get_or_insert(sequence.computed.min(sequence.prompt_len));
+            sequence.pages = found;
+            self.running.push(sequence);
+        }
+    }
+
+    /// The first waiting request of the owner with the fewest running; of equal owners, of the one who
+    /// waits longest.
+    fn next_in_turn(&self) -> Option<usize> {
+        let running = |owner: Owner| self.running.iter().filter(|s| s.owner == owner).count();
+        (0..self.waiting.len()).min_by_key(|&i| (running(self.waiting[i].owner), i))
+    }
+
+    /// How many tokens of each running request are computed in this step; pages for them are held.
+    fn plan(&mut self) -> Vec<usize> {
+        let mut left = self.limits.batch_tokens_max;
+        let mut rows = vec![0; self.running.len()];
+        // Answers first, then prompts, each in the order of taking up.
+        for answering in [true, false] {
+            let mut i = 0;
+            while i < self.running.len() && left > 0 {
+                let todo = self.running[i].tokens.len() - self.running[i].computed;
+                if (todo == 1) == answering {
+                    let count = todo.min(left).min(self.limits.chunk_tokens_max);
+                    if !self.make_room(i, count) {
+                        break; // this very request was put back: nothing after it has pages either
+                    }
+                    rows.truncate(self.running.len());
+                    rows[i] = count;
+                    left -= count;
+                }
+                i += 1;
+            }
+            rows.resize(self.running.len(), 0);
+        }
+        rows
+    }
+
+    /// Holds pages for the next `count` tokens of request `i`, putting back those taken up after it,
+    /// last first; false if even that was not enough and the request itself was put back.
+    fn make_room(&mut self, i: usize, count: usize) -> bool {
+        let needed = (self.running[i].computed + count).div_ceil(PAGE_LEN);
+        while self.running[i].pages.len() < needed {
+            if let Some(page) = self.pages.take() {
+                self.running[i].pages.push(page);
+                continue;
+            }
+            let last = self.running.len() - 1;
+            let mut sequence = self.running.remove(last);
+            release(&mut self.pages, &mut sequence);
+            self.waiting.push_front(sequence);
+            if last == i {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Computes the planned rows, chooses tokens and retires what is finished.
+    fn run(&mut self, rows: &[usize], events: &mut Vec<Event>) {
+        let (mut tokens, mut chunks, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
+        for (sequence, &count) in self.running.iter().zip(rows).filter(|(_, count)| **count > 0) {
+            let end = sequence.computed + count;
+            chunks.push(Chunk {
+                first_row: tokens.len(),
+                rows: count,
+                position: sequence.computed,
+                pages: &sequence.pages,
+            });
+            tokens.extend_from_slice(&sequence.tokens[sequence.computed..end]);
+            if end == sequence.tokens.len() {
+                wanted.push(tokens.len() - 1);
+            }
+        }
+        if tokens.is_empty() {
+            return;
+        }
+        let logits = self.compute.run(&tokens, &chunks, &wanted);
+        let mut logits = logits.chunks_exact(self.compute.vocab());
+        let mut keep = Vec::with_capacity(self.running.len());
+        for (mut sequence, &count) in std::mem::take(&mut self.running).into_iter().zip(rows) {
+            let full_before = sequence.computed / PAGE_LEN;
+            sequence.computed += count;
+            if sequence.computed / PAGE_LEN > full_before {
+                self.pages.publish(sequence.owner, &sequence.tokens[..sequence.computed], &sequence.pages);
+            }
+            let finish = if count > 0 && sequence.computed == sequence.tokens.len() {
+                let logits = logits.next().expect("logits of every row that was wanted");
+                choose(&mut sequence, logits, &self.limits, events)
+            } else {
+                None
+            };
+            match finish {
+                None => keep.push(sequence),
+                Some(finish) => {
+                    release(&mut self.pages, &mut sequence);
+                    events.push(sequence.finished(finish));
+                }
+            }
+        }
+        self.running = keep;
+    }
+}
+
+/// Lets go of a request's pages, the last first, so that the beginning stays cached longest.
+fn release(pages: &mut Pages, sequence: &mut Sequence) {
+    sequence.pages.drain(..).rev().for_each(|page| pages.release(page));
+    sequence.computed = 0;
+}
+
+/// Chooses the next token; why the answer ends, if it does.
+fn choose(sequence: &mut Sequence, logits: &[f32], limits: &Limits, events: &mut Vec<Event>) -> Option<Finish> {
+    let sampled = match sequence.sampler.sample(logits) {
+        Ok(sampled) => sampled,
+        Err(error) => return Some(Finish::Failed(error)),
+    };
+    sequence.tokens.push(sampled.token);
+    events.push(Event::Token { id: sequence.id, token: sampled.token, logprob: sampled.logprob });
+    if sequence.stop_tokens.contains(&sampled.token) {
+        return Some(Finish::Stop);
+    }
+    let full = sequence.tokens.len() >= limits.context_tokens_max;
+    (full || sequence.answer_len() >= sequence.max_tokens).then_some(Finish::Length)
+}
