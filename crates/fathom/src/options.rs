@@ -14,7 +14,7 @@ use crate::terminal::note;
 #[derive(clap::Args, Debug)]
 pub(crate) struct MachineArgs {
     /// Threads [default: all processors]; the answer does not depend on it
-    #[arg(long, env = "FATHOM_THREADS", value_name = "N", help_heading = "Machine")]
+    #[arg(long, env = "FATHOM_THREADS", hide_env_values = true, value_name = "N", help_heading = "Machine")]
     pub(crate) threads: Option<usize>,
 
     /// Tokens that prompt and answer may have together [default: 8192, or the model's own limit if that is less]
@@ -118,7 +118,7 @@ pub(crate) fn thinking(switch: Option<Switch>, tokenizer: &Tokenizer) -> Map<Str
 pub(crate) struct SamplingArgs {
     /// 0 takes the most likely token each time; higher is more varied [default: the model's own recommendation, else
     /// 0.6]
-    #[arg(long, short = 't', value_name = "T", help_heading = "Sampling")]
+    #[arg(long, short = 't', value_name = "T", help_heading = "Sampling", allow_negative_numbers = true)]
     pub(crate) temperature: Option<f32>,
 
     /// Keep the K most likely tokens (0: all)
@@ -126,15 +126,15 @@ pub(crate) struct SamplingArgs {
     pub(crate) top_k: Option<usize>,
 
     /// Keep the most likely tokens that together have this probability [default: the model's own, else 0.95]
-    #[arg(long, value_name = "P", help_heading = "Sampling")]
+    #[arg(long, value_name = "P", help_heading = "Sampling", allow_negative_numbers = true)]
     pub(crate) top_p: Option<f32>,
 
     /// Drop tokens less likely than this share of the most likely one
-    #[arg(long, value_name = "P", help_heading = "Sampling")]
+    #[arg(long, value_name = "P", help_heading = "Sampling", allow_negative_numbers = true)]
     pub(crate) min_p: Option<f32>,
 
     /// Make tokens that have occurred less likely: their logits are divided by this (1: off)
-    #[arg(long, value_name = "FACTOR", help_heading = "Sampling")]
+    #[arg(long, value_name = "FACTOR", help_heading = "Sampling", allow_negative_numbers = true)]
     pub(crate) repetition_penalty: Option<f32>,
 
     /// Make tokens of the answer less likely to occur again, from -2 to 2

@@ -44,7 +44,7 @@ pub(crate) struct Args {
     arithmetic: ArithmeticArg,
 
     /// Threads [default: all processors] (the result does not depend on it)
-    #[arg(long, env = "FATHOM_THREADS", value_name = "N")]
+    #[arg(long, env = "FATHOM_THREADS", hide_env_values = true, value_name = "N")]
     threads: Option<usize>,
 }
 

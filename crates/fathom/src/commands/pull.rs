@@ -29,7 +29,7 @@ Environment:
   SSL_CERT_FILE  root certificates of a mirror or proxy of your own
   HTTPS_PROXY    a proxy to connect through")]
 pub(crate) struct Args {
-    /// ORG/NAME[@REVISION], followed by :QUANT (such as :Q4_K_M) or :FILE.gguf for GGUF repositories
+    /// The model's name on the hub; of a GGUF repository with :QUANT (such as :Q4_K_M) or :FILE.gguf after it
     #[arg(value_name = "ORG/NAME[:QUANT]")]
     pub(crate) reference: Reference,
 

@@ -128,15 +128,17 @@ fn tokens_of(text: &str) -> usize {
 
 #[test]
 fn bad_values_are_refused_in_one_sentence() {
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["-n", "0"], "--max-tokens is 0; it must be at least 1"),
         (&["-t", "99"], "these sampling settings cannot be used: temperature is 99; it must be between 0 and 10"),
+        (&["-t", "-1"], "these sampling settings cannot be used: temperature is -1; it must be between 0 and 10"),
         (&["-t", "nan"], "these sampling settings cannot be used: temperature is NaN; it must be between 0 and 10"),
         (&["--top-p", "0"], "these sampling settings cannot be used: top_p is 0; it must be above 0 and at most 1"),
         (&["--seed", "abc"], "invalid value 'abc' for '--seed <N>': invalid digit found in string (--help explains)"),
         (
             &["--logit-bias", "5"],
-            "invalid value '5' for '--logit-bias <TOKEN=AMOUNT>': it must be TOKEN=AMOUNT, such as 42=-5 (--help explains)",
+            "invalid value '5' for '--logit-bias <TOKEN=AMOUNT>': it must be TOKEN=AMOUNT, \
+             such as 42=-5 (--help explains)",
         ),
         (
             &["--logit-bias", "400=1"],
