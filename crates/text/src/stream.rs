@@ -3,7 +3,7 @@
 use crate::tokenizer::{Decoding, Specials, Tokenizer};
 
 /// Decodes tokens one by one. What [`StreamDecoder::push`] returns is final: never half a character, never text that
-/// a later token would change. All pieces together are [`Tokenizer::decode`] of all tokens.
+/// a later token would change; where bytes are tokens, a run of them comes out when it ends. All pieces together are [`Tokenizer::decode`] of all tokens.
 pub struct StreamDecoder<'a> {
     tokenizer: &'a Tokenizer,
     specials: Specials,
@@ -35,13 +35,30 @@ impl<'a> StreamDecoder<'a> {
             0
         };
         self.at_start = false;
+        let mut text = String::new();
+        if self.decoding.byte_runs {
+            if self.tokenizer.is_byte(id) {
+                self.pending.extend_from_slice(&bytes[skip..]);
+                return text;
+            }
+            text = self.take_run();
+        }
         self.pending.extend_from_slice(&bytes[skip..]);
-        self.take_complete(false)
+        text.push_str(&self.take_complete(false));
+        self.without_leading_spaces(text)
     }
 
     /// What is left at the end: bytes that never became a character are written as U+FFFD.
     pub fn finish(mut self) -> String {
-        self.take_complete(true)
+        let text = if self.decoding.byte_runs { self.take_run() } else { self.take_complete(true) };
+        self.without_leading_spaces(text)
+    }
+
+    /// The text of a run of byte tokens that has ended.
+    fn take_run(&mut self) -> String {
+        let run = std::mem::take(&mut self.pending);
+        let count = run.len();
+        String::from_utf8(run).unwrap_or_else(|_| String::from(char::REPLACEMENT_CHARACTER).repeat(count))
     }
 
     fn take_complete(&mut self, at_end: bool) -> String {
@@ -73,6 +90,10 @@ impl<'a> StreamDecoder<'a> {
         }
         let kept = rest.len();
         self.pending.drain(..self.pending.len() - kept);
+        text
+    }
+
+    fn without_leading_spaces(&mut self, mut text: String) -> String {
         while self.leading_spaces_left > 0 && !text.is_empty() {
             if text.starts_with(' ') {
                 text.remove(0);

@@ -100,6 +100,12 @@ fn python_semantics() {
         (format!("{c}.rsplit('-', 1)[0] }}}}"), json!("a-b-c"), "a-b"),
         (format!("{c}.replace('<', '[').upper() }}}}"), json!("<a<"), "[A["),
         (format!("{c}[1:-1] }}}}"), json!("<é>"), "é"),
+        // Slices on which the interpreter's own ones panic, found by fuzzing.
+        (format!("{c}[::-1] }}}}"), json!(""), ""),
+        (format!("{c}[1:-3:-1] }}}}"), json!("<BOS>"), ""),
+        (format!("{c}[4:-9:-2] }}}}|{c}[-1:-3:-1] }}}}"), json!("abcdef"), "eca|fe"),
+        (format!("{c}[-9223372036854775807:9223372036854775807:9223372036854775807] }}}}"), json!("ab"), "a"),
+        (format!("{c}[::-1][:1]|join }}}}{{{{ (1, 2, 3)[1:] }}}}"), json!(["a", "b"]), "b(2, 3)"),
         (format!("{c}.items()|list|length }}}}"), json!({"items": {}, "a": 1}), "2"),
         (format!("{c}.title() ~ 1 ~ none }}}}"), json!("ab cd"), "Ab Cd1None"),
         (

@@ -106,3 +106,31 @@ proptest! {
         check(&sentence_piece(metaspace), &text);
     }
 }
+
+/// Byte tokens, valid and not, among others: whole runs of bytes count, and a stream gives the same.
+#[test]
+fn runs_of_byte_tokens_decode_as_in_the_reference() {
+    for metaspace in [false, true] {
+        let (ours, reference) = sentence_piece(metaspace);
+        let mut state = 7u64;
+        for _ in 0..3000 {
+            let mut next = |limit: u64| {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (state >> 33) % limit
+            };
+            let mut ids: Vec<u32> = Vec::new();
+            for _ in 0..next(8) {
+                let text = ["é", "字", "🙂", " ", "a", "\u{80}"][next(6) as usize];
+                let bytes = text.bytes().map(|byte| 3 + u32::from(byte));
+                match next(5) {
+                    0 => ids.push(259 + next(20) as u32),
+                    1 => ids.push(3 + next(256) as u32),
+                    2 => ids.extend(bytes.take(1)),
+                    _ => ids.extend(bytes),
+                }
+            }
+            let expected = reference.decode(&ids, false).unwrap();
+            assert_eq!(ours.decode(&ids, Specials::Show), expected, "{ids:?}");
+        }
+    }
+}

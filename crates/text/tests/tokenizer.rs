@@ -243,6 +243,23 @@ fn gguf_errors_name_the_fault() {
     assert!(Tokenizer::from_gguf(bos).err().unwrap().to_string().contains("id 10000000 is no token"));
 }
 
+#[test]
+fn single_letters_of_the_byte_table_are_text() {
+    // DeepSeek's first models: `ö` is an added token, and text with an ö becomes it.
+    let tokenizer = Tokenizer::from_gguf(cut_vocabulary("deepseek-llm")).unwrap();
+    let ids = tokenizer.encode("schön").unwrap();
+    assert_eq!(ids, [870, 71, 100_003, 77]);
+    assert_eq!(tokenizer.decode(&ids, Specials::Show), "schön");
+}
+
+#[test]
+fn a_byte_level_vocabulary_without_merges_is_refused() {
+    let mut vocabulary = cut_vocabulary("qwen2");
+    vocabulary.merges.clear();
+    let error = Tokenizer::from_gguf(vocabulary).err().unwrap().to_string();
+    assert!(error.contains("tokenizer.ggml.merges is missing or empty"), "{error}");
+}
+
 fn sentence_piece(prefix: bool) -> Tokenizer {
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).into();
     tokens.extend((0..=255).map(|byte| format!("<0x{byte:02X}>")));

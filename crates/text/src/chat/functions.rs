@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use minijinja::value::{Kwargs, Object, Rest, ValueKind, from_args};
+use minijinja::value::{Kwargs, Object, Rest, Tuple, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::ink::{ink, ink_text, ink_value, is_inked, plain, plain_text, plain_value};
@@ -63,6 +63,7 @@ pub(crate) fn install(environment: &mut Environment<'static>) {
         Ok::<Value, Error>(Value::from(texts.concat()))
     });
     environment.add_function("__multiply", multiply);
+    environment.add_function("__slice", slice);
     environment.add_function("__method", method);
     environment.add_function("raise_exception", |message: Value| -> Result<Value, Error> {
         Err(failed(format!("{RAISED}{}", plain_text(&to_str(&message)?))))
@@ -211,6 +212,47 @@ fn multiply(state: &State, left: Value, right: Value) -> Result<Value, Error> {
         ValueKind::Seq => Ok(Value::from(Vec::<Value>::new())),
         kind => Err(failed(format!("cannot multiply {kind}"))),
     }
+}
+
+/// `value[start:stop:step]` by Python's rules. The interpreter's own slices panic on an empty text or list and on
+/// bounds that cross when the step is negative.
+fn slice(state: &State, value: Value, start: Value, stop: Value, step: Value) -> Result<Value, Error> {
+    charge(state, size(&value))?;
+    let bound = |value: Value| if value.is_none() { Ok(None) } else { i64::try_from(value).map(Some) };
+    let (start, stop, step) = (bound(start)?, bound(stop)?, bound(step)?.unwrap_or(1));
+    if step == 0 {
+        return Err(failed("slice step cannot be zero"));
+    }
+    match value.kind() {
+        ValueKind::String => {
+            let chars: Vec<char> = value.as_str().unwrap_or_default().chars().collect();
+            Ok(Value::from(slice_indices(chars.len(), start, stop, step).map(|at| chars[at]).collect::<String>()))
+        }
+        ValueKind::Seq | ValueKind::Iterable => {
+            let items: Vec<Value> = value.try_iter()?.collect();
+            charge(state, items.len().saturating_mul(64))?;
+            let picked = slice_indices(items.len(), start, stop, step).map(|at| items[at].clone());
+            let picked: Vec<Value> = picked.collect();
+            Ok(if value.is_tuple() { Value::from(Tuple::from(picked)) } else { Value::from(picked) })
+        }
+        ValueKind::Undefined | ValueKind::None => Ok(Value::from(Vec::<Value>::new())),
+        kind => Err(failed(format!("cannot slice {kind}"))),
+    }
+}
+
+/// The positions that a slice picks, as Python's `slice.indices` has them.
+fn slice_indices(length: usize, start: Option<i64>, stop: Option<i64>, step: i64) -> impl Iterator<Item = usize> {
+    let length = i64::try_from(length).unwrap_or(i64::MAX);
+    let (lowest, highest) = if step > 0 { (0, length) } else { (-1, length - 1) };
+    let clamp = |bound: i64| {
+        let from_start = if bound < 0 { bound.saturating_add(length) } else { bound };
+        from_start.clamp(lowest, highest)
+    };
+    let (first, last) = if step > 0 { (lowest, highest) } else { (highest, lowest) };
+    let (start, stop) = (start.map_or(first, clamp), stop.map_or(last, clamp));
+    std::iter::successors(Some(start), move |at| at.checked_add(step))
+        .take_while(move |&at| if step > 0 { at < stop } else { at > stop })
+        .filter_map(|at| usize::try_from(at).ok())
 }
 
 fn tojson(state: &State, value: Value, indent: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {

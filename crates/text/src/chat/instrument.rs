@@ -314,16 +314,16 @@ impl Printer {
                 self.text("]");
             }
             Expr::Slice(slice) => {
-                self.call("__charge", &[&slice.expr])?;
-                self.text("[");
-                let bounds = [&slice.start, &slice.stop, &slice.step];
-                for (index, bound) in bounds.into_iter().enumerate() {
-                    self.text(if index > 0 { ":" } else { "" });
-                    if let Some(bound) = bound {
-                        self.expression(bound)?;
+                self.text("__slice(");
+                self.expression(&slice.expr)?;
+                for bound in [&slice.start, &slice.stop, &slice.step] {
+                    self.text(", ");
+                    match bound {
+                        Some(bound) => self.expression(bound)?,
+                        None => self.text("none"),
                     }
                 }
-                self.text("]");
+                self.text(")");
             }
             Expr::Call(call) => match &call.expr {
                 Expr::GetAttr(method) => {

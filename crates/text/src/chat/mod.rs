@@ -36,14 +36,15 @@ const MAX_SOURCE_BYTES: usize = 512 << 10;
 const MAX_TAG_SIGNS: usize = 1500;
 /// Most `elif` branches of a template.
 const MAX_ELIFS: usize = 200;
-/// Instructions of a render: these, and some for each message.
-const FUEL: u64 = 400_000;
-const FUEL_PER_MESSAGE: u64 = 5_000;
+/// Instructions of a render: these, and some for each message. Fuzzing has smaller limits, because it looks for wrong
+/// origins and panics, and most of its templates that loop at all loop for ever.
+const FUEL: u64 = if cfg!(fuzzing) { 2_000 } else { 400_000 };
+const FUEL_PER_MESSAGE: u64 = if cfg!(fuzzing) { 500 } else { 5_000 };
 /// Text that a render may touch: this much, and each byte of the input so many times.
-const BUDGET_BYTES: u64 = 16 << 20;
+const BUDGET_BYTES: u64 = if cfg!(fuzzing) { 64 << 10 } else { 16 << 20 };
 const BUDGET_PER_INPUT_BYTE: u64 = 64;
 /// Largest output: this, or four times the input.
-const MAX_OUTPUT_BYTES: usize = 4 << 20;
+const MAX_OUTPUT_BYTES: usize = if cfg!(fuzzing) { 64 << 10 } else { 4 << 20 };
 
 /// The variables that a request may set besides those of [`ChatInput`]. No others: a template's own variables are not
 /// a request's to change.

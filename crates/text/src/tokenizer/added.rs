@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::error::{TokenizerError, shorten};
+use super::pieces::char_to_byte;
 
 /// Longest added token; the longest published one has some 130 bytes.
 const MAX_BYTES: usize = 1024;
@@ -22,7 +23,8 @@ pub(crate) struct AddedToken {
 impl AddedToken {
     /// Whether text of any origin may become this token. Everything that can steer a model may not: whether the file
     /// calls it special or not (DeepSeek's `<｜User｜>` and Qwen's `<think>` are not). What is left are runs of white
-    /// space and Gemma's HTML elements, which only encode text.
+    /// space, Gemma's HTML elements, and single letters of the byte alphabet (DeepSeek's first models have `ö` and the
+    /// like, left over from their byte table); these only encode text.
     fn is_plain(&self) -> bool {
         const HTML: [&str; 32] = [
             "a",
@@ -60,6 +62,10 @@ impl AddedToken {
         ];
         if self.special {
             return false;
+        }
+        let mut characters = self.content.chars();
+        if characters.next().is_some_and(|c| char_to_byte(c).is_some()) && characters.next().is_none() {
+            return true;
         }
         let element = self.content.strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
         let element = element.map(|name| name.strip_prefix('/').unwrap_or(name));

@@ -99,6 +99,7 @@ const DEFAULT: &[&str] = &[
 const PRE_TOKENIZERS: &[(&str, &[&str], bool)] = &[
     ("default", DEFAULT, false),
     ("gpt-2", GPT2, false),
+    ("gigachat", GPT2, false),
     ("llama-bpe", LLAMA3, true),
     ("llama3", LLAMA3, true),
     ("llama-v3", LLAMA3, true),
@@ -106,7 +107,7 @@ const PRE_TOKENIZERS: &[(&str, &[&str], bool)] = &[
     ("pixtral", LLAMA3, true),
     ("smaug-bpe", LLAMA3, false),
     ("dbrx", LLAMA3, false),
-    ("glm4", LLAMA3, false),
+    ("glm4", LLAMA3, true),
     ("chatglm-bpe", LLAMA3, false),
     ("qwen2", QWEN2, false),
     ("deepseek-r1-qwen", QWEN2, false),
@@ -238,6 +239,17 @@ fn byte_level(vocabulary: &GgufVocabulary, mut parts: Parts) -> Result<Tokenizer
             known: known_pre_tokenizers().collect::<Vec<_>>().join(", "),
         });
     };
+    // Without merges every text would become single bytes, far from what the model was trained on.
+    if vocabulary.merges.is_empty()
+        && let Some((_, token)) = parts.vocabulary.iter().find(|(id, token)| {
+            let kind = vocabulary.token_types.get(*id as usize).copied().unwrap_or(NORMAL);
+            kind == NORMAL && !token.starts_with('[') && token.chars().nth(1).is_some()
+        })
+    {
+        let token = shorten(token);
+        let reason = format!("tokenizer.ggml.merges is missing or empty, but tokens such as {token:?} need merges");
+        return Err(TokenizerError::Vocabulary(reason));
+    }
     for pattern in *patterns {
         let pattern = Pattern::regex(pattern)?;
         parts.pre_tokenizers.push(PreTokenizer::Split { pattern, behavior: Behavior::Isolated, invert: false });

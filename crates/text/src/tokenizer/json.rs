@@ -363,7 +363,7 @@ fn decoder(value: Option<&Value>, byte_level: bool) -> Result<TokenDecoder, Toke
             "ByteLevel" => decoder.byte_level = true,
             "ByteFallback" => {
                 decoder.byte_fallback = true;
-                decoder.decoding.replace_each_byte = true;
+                decoder.decoding.byte_runs = true;
             }
             "Fuse" => fused = true,
             "Replace" => {
@@ -397,6 +397,9 @@ fn decoder(value: Option<&Value>, byte_level: bool) -> Result<TokenDecoder, Toke
         }
         Ok(())
     })?;
+    if decoder.byte_level && decoder.byte_fallback {
+        return Err(unsupported(PART, "ByteFallback with ByteLevel", "either of them"));
+    }
     Ok(decoder)
 }
 

@@ -83,6 +83,9 @@ pub(crate) struct Decoding {
     pub(crate) first_token_spaces: bool,
     /// One replacement character for each invalid byte (SentencePiece) instead of one for each invalid sequence.
     pub(crate) replace_each_byte: bool,
+    /// A run of byte tokens is text if all of it is UTF-8, and else one replacement character for each of its bytes
+    /// (`ByteFallback` of the Hugging Face library).
+    pub(crate) byte_runs: bool,
 }
 
 /// What stands beside the vocabulary.
@@ -189,6 +192,11 @@ impl Tokenizer {
     pub(crate) fn token_bytes(&self, id: u32) -> Option<&[u8]> {
         self.tokens.get(id as usize)?.as_ref()?;
         self.decoded.get(id as usize).map(|bytes| &**bytes)
+    }
+
+    /// Whether a token stands for a single byte, like `<0x41>`.
+    pub(crate) fn is_byte(&self, id: u32) -> bool {
+        byte_token(&self.tokens, id)
     }
 
     fn encode_trusting(&self, text: &str, trusted: &[Range<usize>]) -> Result<Vec<u32>, EncodeError> {
