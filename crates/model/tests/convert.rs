@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::{Session, all_models, difference, expected};
 use kernels::format::Format;
