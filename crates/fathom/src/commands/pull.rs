@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use hub::progress::bytes_text;
-use hub::{Config, Event, Progress, Reference, Silent, Store};
+use hub::{Config, Event, Progress, Reference, Store};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::terminal::print;
+use crate::terminal::{note, print};
 
 /// Download a model from the Hugging Face hub, or from a mirror of it
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,7 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let bar = if std::io::stdout().is_terminal() { Some(Bar::new()) } else { None };
-    let progress: &dyn Progress = bar.as_ref().map_or(&Silent, |bar| bar);
+    let progress: &dyn Progress = bar.as_ref().map_or(&Retries, |bar| bar);
     if args.verify {
         let checked_bytes = Store::from_env()?.verify(&args.reference, progress)?;
         finish(bar);
@@ -68,6 +68,21 @@ fn finish(bar: Option<Bar>) {
     if let Some(bar) = bar {
         bar.bar.finish_and_clear();
     }
+}
+
+/// Where nobody watches a bar, only what makes it take longer is said.
+struct Retries;
+
+impl Progress for Retries {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Retry { cause, pause } = event {
+            note(&retry(cause, pause));
+        }
+    }
+}
+
+fn retry(cause: &str, pause: Duration) -> String {
+    format!("{cause}; next try in {:.0} s", pause.as_secs_f64().ceil())
 }
 
 /// One bar over all files, with the name of the current one.
@@ -110,7 +125,7 @@ impl Progress for Bar {
                 self.bar.set_position(files.before_bytes);
             }
             Event::Retry { cause, pause } => {
-                self.bar.println(format!("{cause}; next try in {:.0} s", pause.as_secs_f64().ceil()));
+                self.bar.println(retry(cause, pause));
             }
         }
     }

@@ -11,7 +11,9 @@ fn socket_calls(arguments: &[&str], input: &str) -> String {
     let fathom = command(arguments);
     let mut traced = Command::new("strace");
     traced.args(["-f", "-qq", "-e", "trace=%network", "-e", "signal=none", "-o"]).arg(&log);
-    traced.arg(fathom.get_program()).args(fathom.get_args());
+    // A pull tries for half a minute; its first seconds say enough.
+    let seconds = if arguments[0] == "pull" { "5" } else { "300" };
+    traced.args(["timeout", seconds]).arg(fathom.get_program()).args(fathom.get_args());
     for (name, value) in fathom.get_envs() {
         match value {
             Some(value) => traced.env(name, value),

@@ -214,7 +214,12 @@ fn pull_without_a_hub_fails_cleanly() {
     };
     // A port that was free a moment ago: nobody answers.
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-    let refusal = pull("org/name", &format!("http://127.0.0.1:{port}")).refusal();
+    let mut said = pull("org/name", &format!("http://127.0.0.1:{port}"));
+    // Each further try is announced; the last line is the error.
+    let last = said.err.rfind("fathom: ").expect("an error");
+    assert!(said.err[..last].contains("; next try in "), "{}", said.err);
+    said.err.drain(..last);
+    let refusal = said.refusal();
     assert!(refusal.starts_with("cannot pull org/name: 127.0.0.1"), "{refusal}");
     assert!(refusal.contains("cannot be reached") && refusal.contains("check the network"), "{refusal}");
     assert!(pull("org/name", "not a url").refusal().starts_with("HF_ENDPOINT is \"not a url\""));
