@@ -199,6 +199,8 @@ fn hostile_templates_end_in_an_error_soon() {
         "{% set ns = namespace(x='x') %}{% for a in range(64) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
         "{% set ns = namespace(x='x') %}{% for a in range(64) %}{% set ns.x = ns.x.replace('x', 'xx') %}{% endfor %}",
         "{% set ns = namespace(x='x') %}{% for a in range(64) %}{% set ns.x = [ns.x, ns.x]|join %}{% endfor %}",
+        "{% set x = 'abcd' * 100000 %}{% for a in range(99999) %}{% set y = x.split('a') %}{% endfor %}",
+        "{% set x = 'abcd' * 100000 %}{% for a in range(99999) %}{% set y = x|upper %}{% endfor %}",
         "{% set x = 'x' * 9999999999 %}",
         "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
         "{% set ns = namespace() %}{% set ns.a = ns %}{{ ns|tojson }}",

@@ -42,6 +42,12 @@ fn size(value: &Value) -> usize {
     value.as_str().map_or_else(|| value.len().unwrap_or(0).saturating_mul(64), str::len)
 }
 
+/// Takes from the budget what looking at each character of a text costs, which is more than copying it.
+fn charge_work(state: &State, value: &Value) -> Result<(), Error> {
+    let times = if value.kind() == ValueKind::String { 6 } else { 1 };
+    charge(state, size(value).saturating_mul(times))
+}
+
 /// A value without ink, paid for.
 fn bare(state: &State, value: &Value) -> Result<Value, Error> {
     charge(state, size(value))?;
@@ -76,10 +82,22 @@ fn install_filters(environment: &mut Environment<'static>) {
     environment.add_filter("tojson", tojson);
     environment.add_filter("string", |value: Value| to_str(&value));
     environment.add_filter("trim", |text: Value, chars: Option<String>| strip(&to_str(&text)?, chars, true, true));
-    environment.add_filter("upper", |text: Value| Ok::<_, Error>(change_case(&to_str(&text)?, char::to_uppercase)));
-    environment.add_filter("lower", |text: Value| Ok::<_, Error>(change_case(&to_str(&text)?, char::to_lowercase)));
-    environment.add_filter("capitalize", |text: Value| Ok::<_, Error>(capitalize(&to_str(&text)?)));
-    environment.add_filter("title", |text: Value| Ok::<_, Error>(title(&to_str(&text)?)));
+    environment.add_filter("upper", |state: &State, text: Value| {
+        charge_work(state, &text)?;
+        Ok::<_, Error>(change_case(&to_str(&text)?, char::to_uppercase))
+    });
+    environment.add_filter("lower", |state: &State, text: Value| {
+        charge_work(state, &text)?;
+        Ok::<_, Error>(change_case(&to_str(&text)?, char::to_lowercase))
+    });
+    environment.add_filter("capitalize", |state: &State, text: Value| {
+        charge_work(state, &text)?;
+        Ok::<_, Error>(capitalize(&to_str(&text)?))
+    });
+    environment.add_filter("title", |state: &State, text: Value| {
+        charge_work(state, &text)?;
+        Ok::<_, Error>(title(&to_str(&text)?))
+    });
     environment.add_filter("replace", |state: &State, text: Value, from: String, to: String, count: Option<usize>| {
         replace(state, &to_str(&text)?, &from, &to, count)
     });
@@ -290,7 +308,7 @@ fn tojson(state: &State, value: Value, indent: Option<Value>, kwargs: Kwargs) ->
 
 /// A method of a value: Python's for texts, maps and lists, the value's own for everything else.
 fn method(state: &mut State, value: Value, name: String, arguments: Rest<Value>) -> Result<Value, Error> {
-    charge(state, size(&value))?;
+    charge_work(state, &value)?;
     match value.kind() {
         ValueKind::String => text_method(state, &value, &name, &arguments.0),
         ValueKind::Map if matches!(name.as_str(), "items" | "keys" | "values" | "get") => {

@@ -42,7 +42,7 @@ const FUEL: u64 = if cfg!(fuzzing) { 2_000 } else { 400_000 };
 const FUEL_PER_MESSAGE: u64 = if cfg!(fuzzing) { 500 } else { 5_000 };
 /// Text that a render may touch: this much, and each byte of the input so many times.
 const BUDGET_BYTES: u64 = if cfg!(fuzzing) { 64 << 10 } else { 16 << 20 };
-const BUDGET_PER_INPUT_BYTE: u64 = 64;
+const BUDGET_PER_INPUT_BYTE: u64 = 256;
 /// Largest output: this, or four times the input.
 const MAX_OUTPUT_BYTES: usize = if cfg!(fuzzing) { 64 << 10 } else { 4 << 20 };
 

@@ -239,14 +239,12 @@ fn byte_level(vocabulary: &GgufVocabulary, mut parts: Parts) -> Result<Tokenizer
             known: known_pre_tokenizers().collect::<Vec<_>>().join(", "),
         });
     };
-    // Without merges every text would become single bytes, far from what the model was trained on.
+    // Without merges every text would become single bytes, far from what the model was trained on. Every vocabulary
+    // that was trained has one of these tokens.
+    let trained = |token: &&String| ["in", "he", "\u{120}t", "\u{120}a"].contains(&token.as_str());
     if vocabulary.merges.is_empty()
-        && let Some((_, token)) = parts.vocabulary.iter().find(|(id, token)| {
-            let kind = vocabulary.token_types.get(*id as usize).copied().unwrap_or(NORMAL);
-            kind == NORMAL && !token.starts_with('[') && token.chars().nth(1).is_some()
-        })
+        && let Some(token) = vocabulary.tokens.iter().find(trained)
     {
-        let token = shorten(token);
         let reason = format!("tokenizer.ggml.merges is missing or empty, but tokens such as {token:?} need merges");
         return Err(TokenizerError::Vocabulary(reason));
     }
