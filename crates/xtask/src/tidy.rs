@@ -304,7 +304,8 @@ mod tests {
         let mut tidy = Tidy::new(ratchet);
         tidy.check_text(path, text);
         tidy.check_exceptions(&[]);
-        tidy.findings.iter().map(|f| f.strip_prefix(path).expect("a path").to_string()).collect()
+        // Entries of the lists of exceptions are findings of other files here.
+        tidy.findings.iter().filter_map(|f| f.strip_prefix(path)).map(str::to_string).collect()
     }
 
     /// The first finding of a Rust file whose second line is `line`.
