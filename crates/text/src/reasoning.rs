@@ -376,7 +376,8 @@ mod tests {
                 _ => ReasoningFormat::Channels { starts_in_header: true },
             };
             let text = parts.concat();
-            let mut ends: Vec<usize> = cuts.iter().map(|cut| text.floor_char_boundary(cut.index(text.len() + 1))).collect();
+            let boundary = |cut: &prop::sample::Index| text.floor_char_boundary(cut.index(text.len() + 1));
+            let mut ends: Vec<usize> = cuts.iter().map(boundary).collect();
             ends.push(text.len());
             ends.sort_unstable();
             let starts = std::iter::once(0).chain(ends.iter().copied());

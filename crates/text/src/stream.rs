@@ -3,7 +3,8 @@
 use crate::tokenizer::{Decoding, Specials, Tokenizer};
 
 /// Decodes tokens one by one. What [`StreamDecoder::push`] returns is final: never half a character, never text that
-/// a later token would change; where bytes are tokens, a run of them comes out when it ends. All pieces together are [`Tokenizer::decode`] of all tokens.
+/// a later token would change; where bytes are tokens, a run of them comes out when it ends. All pieces together are
+/// [`Tokenizer::decode`] of all tokens.
 pub struct StreamDecoder<'a> {
     tokenizer: &'a Tokenizer,
     specials: Specials,

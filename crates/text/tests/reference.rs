@@ -101,7 +101,10 @@ proptest! {
     }
 
     #[test]
-    fn sentence_piece_equals_the_reference(parts in prop::collection::vec(prop::sample::select(&PARTS[..]), 0..16), metaspace: bool) {
+    fn sentence_piece_equals_the_reference(
+        parts in prop::collection::vec(prop::sample::select(&PARTS[..]), 0..16),
+        metaspace: bool,
+    ) {
         let text = parts.join("<s>") + &parts.concat();
         check(&sentence_piece(metaspace), &text);
     }

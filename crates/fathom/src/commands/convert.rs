@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+use crate::terminal::{note, print};
 use anyhow::{Context, bail};
 use hub::Store;
 use hub::progress::bytes_text;
@@ -86,9 +87,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let summary = result.with_context(|| format!("cannot convert {} to {}", args.model, args.to.name()))?;
     for notice in &summary.notices {
-        eprintln!("note: {notice}");
+        note(&format!("note: {notice}"));
     }
-    print!("{}", text(&summary, &args.out.display().to_string()));
+    print(&text(&summary, &args.out.display().to_string()))?;
     Ok(())
 }
 

@@ -12,8 +12,8 @@
 //!
 //! What counts as the template's own: its literals; `bos_token` and `eos_token`; a `role` that is a plain lower-case
 //! word; names of fields made of ASCII letters, digits, `_`, `-`, `$`; numbers, `True`, `False`, `None`. Limits:
-//! sorting by text and regrouping see marked characters, so their order of equal-looking keys may differ; code points of
-//! the unassigned planes 4 to 13 become U+FFFD.
+//! sorting by text and regrouping see marked characters, so their order of equal-looking keys may differ; code points
+//! of the unassigned planes 4 to 13 become U+FFFD.
 
 mod functions;
 mod ink;
