@@ -243,6 +243,13 @@ pub struct RouterSpec {
     pub scale: f32,
 }
 
+impl RouterSpec {
+    /// The plain router: softmax over all experts, the best are used.
+    pub fn softmax(normalise: bool) -> RouterSpec {
+        RouterSpec { score: Score::Softmax, groups: None, correction_bias: false, bias: false, normalise, scale: 1.0 }
+    }
+}
+
 /// From router logits to affinities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Score {

@@ -6,7 +6,7 @@ use super::{Family, Source, activation, layer_types, layers, rope};
 use crate::config::{HfConfig, SpecError};
 use crate::parameters::Part;
 use crate::spec::{
-    Attention, BlockSpec, DenseSpec, Ffn, GqaSpec, HeadSpec, ModelSpec, MoeSpec, NormPlacement, RouterSpec, Score,
+    Attention, BlockSpec, DenseSpec, Ffn, GqaSpec, HeadSpec, ModelSpec, MoeSpec, NormPlacement, RouterSpec,
 };
 
 /// Llama 2, 3, 3.1 and 3.2 (text).
@@ -73,14 +73,7 @@ fn read_mixtral(config: &HfConfig) -> Result<ModelSpec, SpecError> {
         used: config.size_or("num_experts_per_tok", 2)?,
         expert: dense(config, false)?,
         shared: None,
-        router: RouterSpec {
-            score: Score::Softmax,
-            groups: None,
-            correction_bias: false,
-            bias: false,
-            normalise: true,
-            scale: 1.0,
-        },
+        router: RouterSpec::softmax(true),
     });
     let plain = Plain {
         family: "Mixtral",

@@ -3,7 +3,7 @@
 use super::{Family, layer_types, layers};
 use crate::config::{HfConfig, SpecError};
 use crate::families::llama::{Plain, dense};
-use crate::spec::{Attention, DenseSpec, Ffn, ModelSpec, MoeSpec, RouterSpec, Score};
+use crate::spec::{Attention, DenseSpec, Ffn, ModelSpec, MoeSpec, RouterSpec};
 
 /// Qwen2 and Qwen2.5.
 pub(super) static QWEN2: Family = Family { model_types: &["qwen2"], read: read_qwen2, names: &[], norm_offset: 0.0 };
@@ -63,14 +63,7 @@ fn read_qwen3_moe(config: &HfConfig) -> Result<ModelSpec, SpecError> {
         used: config.size_or("num_experts_per_tok", 8)?,
         expert: DenseSpec { width: config.size("moe_intermediate_size")?, ..dense },
         shared: None,
-        router: RouterSpec {
-            score: Score::Softmax,
-            groups: None,
-            correction_bias: false,
-            bias: false,
-            normalise: config.bool_or("norm_topk_prob", false)?,
-            scale: 1.0,
-        },
+        router: RouterSpec::softmax(config.bool_or("norm_topk_prob", false)?),
     };
     let (step, dense_layers) = (config.size_or("decoder_sparse_step", 1)?, config.counts("mlp_only_layers")?);
     if dense_layers.len() > n_layers {
