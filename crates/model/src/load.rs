@@ -50,16 +50,6 @@ pub struct Model {
     pub notices: Vec<String>,
 }
 
-/// The description of the model at `path`, without its weights being matched.
-///
-/// # Errors
-/// If the file cannot be opened or does not describe a model that is supported.
-pub fn describe(path: &Path) -> Result<(ModelSpec, Checkpoint), LoadError> {
-    let checkpoint = Checkpoint::open(path)?;
-    let spec = read_spec(&checkpoint)?.0;
-    Ok((spec, checkpoint))
-}
-
 impl Model {
     /// Opens the model at `path` (see [`Checkpoint::open`]).
     ///
