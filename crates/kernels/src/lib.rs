@@ -11,6 +11,7 @@
 pub mod attention;
 pub mod bytes;
 pub mod format;
+mod int;
 pub mod isa;
 mod lanes;
 pub mod matmul;
