@@ -455,3 +455,49 @@ fn scales_and_mins(block: &[u8]) -> ([i16; 16], [i16; 16]) {
     }
     (scale, min)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::Bytes;
+    use crate::weight::Weight;
+
+    /// The integers and floats of random blocks are the floats that the format's reader gives, to the bit.
+    #[test]
+    fn integers_times_floats_are_the_elements() {
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u8
+        };
+        for format in Format::ALL {
+            let Some(code) = Code::of(format) else { continue };
+            let (elements, size) = format.block();
+            for _ in 0..200 {
+                let bytes: Vec<u8> = (0..size).map(|_| random()).collect();
+                let floats = Weight::new(format, 1, elements, Bytes::from(bytes.clone())).unwrap().to_f32();
+                coded!(code, F => same::<F>(&bytes, &bytes, &floats));
+            }
+        }
+        for scale in 0..=255u8 {
+            let bytes: Vec<u8> = (0..16).map(|_| random()).collect();
+            let split = Weight::mxfp4_split(1, 32, Bytes::from(bytes.clone()), Bytes::from(vec![scale]));
+            same::<Mxfp4Split>(&bytes, &[scale], &split.unwrap().to_f32());
+        }
+    }
+
+    fn same<F: Coded>(block: &[u8], scale: &[u8], floats: &[f32]) {
+        let mut integers = Integers::new();
+        F::expand(block, &mut integers);
+        let (d, m) = (F::d(block, scale), F::m(block));
+        for (i, &want) in floats.iter().enumerate() {
+            let g = i / F::GROUP;
+            let (integer, min) = (i32::from(integers.u[i]) - F::OFFSET, f32::from(integers.min[g]));
+            let got = d * f32::from(integers.scale[g]) * integer as f32 + m.map_or(0.0, |m| m * min);
+            // Zeros differ in sign where zero is added.
+            let same = got == want || got.is_nan() && want.is_nan();
+            assert!(same, "element {i} of {block:?}: {got:e}, expected {want:e}");
+            assert!(integers.u[i] <= 63 || F::WIDE && F::OFFSET == 128, "{}", integers.u[i]);
+        }
+    }
+}
