@@ -5,8 +5,9 @@
 //! accumulated batches), so that gradients need not be written again.
 
 use crate::gemm::{At, Kernels, Packed, Product, multiply};
-use crate::isa::isa;
+use crate::isa::{Isa, isa};
 use crate::pool::{Pool, SharedMut};
+use crate::quant::compiled::compiled_for_isa;
 use crate::train::panels::Precision;
 
 /// Elements that one task takes; also the block of the norm's sum.
@@ -79,19 +80,44 @@ pub fn adamw_step(
     let root = (1.0 / correction(adamw.beta2).sqrt()) as f32;
     let keep = 1.0 - adamw.lr * adamw.weight_decay;
     let AdamW { beta1, beta2, eps, .. } = *adamw;
+    let settings = AdamWStep { beta1, beta2, eps, grad_scale, keep, step_size, root };
+    let isa = isa();
     let (m, v) = (&SharedMut::new(m), &SharedMut::new(v));
     pool.for_each_piece(master, PIECE, |i, master| {
         let (start, len) = (i * PIECE, master.len());
         // SAFETY: the same disjoint pieces as those of `master`.
         let (m, v) = unsafe { (m.range(start, len), v.range(start, len)) };
-        let each = master.iter_mut().zip(&grad[start..][..len]).zip(m.iter_mut().zip(v));
-        each.for_each(|((w, g), (m, v))| {
-            let g = g * grad_scale;
-            *m = beta1 * *m + (1.0 - beta1) * g;
-            *v = beta2 * *v + (1.0 - beta2) * (g * g);
-            *w = *w * keep - step_size * *m / (v.sqrt() * root + eps);
-        });
+        adamw_piece(isa, master, &grad[start..][..len], m, v, settings);
     });
+}
+
+/// What a step of AdamW is made of.
+#[derive(Clone, Copy)]
+struct AdamWStep {
+    beta1: f32,
+    beta2: f32,
+    eps: f32,
+    grad_scale: f32,
+    /// What remains of a weight.
+    keep: f32,
+    /// Learning rate over the correction of the mean.
+    step_size: f32,
+    /// One over the root of the correction of the square.
+    root: f32,
+}
+
+compiled_for_isa!(adamw_piece = adamw_piece_inline,
+    (master: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32], step: AdamWStep));
+
+#[inline(always)]
+fn adamw_piece_inline(master: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32], step: AdamWStep) {
+    let AdamWStep { beta1, beta2, eps, grad_scale, keep, step_size, root } = step;
+    for ((w, g), (m, v)) in master.iter_mut().zip(grad).zip(m.iter_mut().zip(v)) {
+        let g = g * grad_scale;
+        *m = beta1 * *m + (1.0 - beta1) * g;
+        *v = beta2 * *v + (1.0 - beta2) * (g * g);
+        *w = *w * keep - step_size * *m / (v.sqrt() * root + eps);
+    }
 }
 
 /// The settings of a Muon step (Jordan et al. 2024).
