@@ -17,6 +17,7 @@ mod commands {
     pub(crate) mod doctor;
     pub(crate) mod list;
     pub(crate) mod logits;
+    pub(crate) mod plan;
     pub(crate) mod prompt;
     pub(crate) mod pull;
     pub(crate) mod run;
@@ -66,6 +67,7 @@ enum Command {
     Convert(commands::convert::Args),
     Tokenize(commands::tokenize::Args),
     Prompt(commands::prompt::Args),
+    Plan(commands::plan::Args),
     Logits(commands::logits::Args),
     Doctor(commands::doctor::Args),
 }
@@ -102,6 +104,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Pull(args) => commands::pull::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
+        Command::Plan(args) => commands::plan::run(args),
         Command::Prompt(args) => commands::prompt::run(args),
         Command::Logits(args) => commands::logits::run(args),
         Command::Doctor(args) => commands::doctor::run(args),

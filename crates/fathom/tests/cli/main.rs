@@ -6,5 +6,6 @@ mod chat;
 mod errors;
 mod harness;
 mod network;
+mod plan;
 mod run;
 mod tools;
