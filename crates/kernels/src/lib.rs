@@ -14,6 +14,7 @@ pub mod attention;
 pub mod bytes;
 pub mod format;
 pub mod gemm;
+mod int;
 pub mod isa;
 mod lanes;
 pub mod matmul;
