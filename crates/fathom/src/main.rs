@@ -11,6 +11,7 @@ mod terminal;
 mod whole_file;
 
 mod commands {
+    pub(crate) mod bench;
     pub(crate) mod chat;
     pub(crate) mod convert;
     pub(crate) mod describe;
@@ -70,6 +71,7 @@ enum Command {
     Plan(commands::plan::Args),
     Logits(commands::logits::Args),
     Doctor(commands::doctor::Args),
+    Bench(commands::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -108,6 +110,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Prompt(args) => commands::prompt::run(args),
         Command::Logits(args) => commands::logits::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
+        Command::Bench(args) => commands::bench::run(args),
     }?;
     Ok(ExitCode::SUCCESS)
 }

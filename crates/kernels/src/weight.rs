@@ -120,7 +120,7 @@ impl Weight {
         }
         let (code, scales, scale_stride) = match &self.storage {
             Storage::Blocks(format) => (Code::of(*format)?, &*self.data, self.stride),
-            Storage::Fp8Blocks { .. } => return None,
+            Storage::Fp8Blocks { .. } | Storage::Panels { .. } => return None,
             Storage::Mxfp4Split { scales, scale_stride } => (Code::Mxfp4Split, &**scales, *scale_stride),
         };
         let Weight { rows, cols, stride, .. } = *self;
@@ -131,7 +131,7 @@ impl Weight {
     pub fn from_panels(panels: Arc<Panels>) -> Weight {
         let (rows, cols) = (panels.rows(), panels.cols());
         let storage = Storage::Panels { panels, first_row: 0 };
-        Weight { rows, cols, storage, data: Bytes::from(Vec::<u8>::new()), stride: 0 }
+        Weight { rows, cols, storage, data: Bytes::from(Vec::<u8>::new()), stride: 0, inputs: Inputs::Exact }
     }
 
     /// The panels, if the weights are stored so.

@@ -87,9 +87,10 @@ fn memory(spec: &ModelSpec) -> String {
     let bytes = |tokens: usize, format| Cache::pages_for(tokens) * Cache::page_bytes(spec, format);
     let tokens = spec.context.min(32_768);
     format!(
-        "cache of {tokens} tokens: {} in f32, {} in bf16",
+        "cache of {tokens} tokens: {} in f32, {} in bf16, {} in int8",
         size(bytes(tokens, CacheFormat::F32)),
-        size(bytes(tokens, CacheFormat::BF16))
+        size(bytes(tokens, CacheFormat::BF16)),
+        size(bytes(tokens, CacheFormat::Int8))
     )
 }
 
