@@ -629,7 +629,8 @@ impl Assembly {
         let slot = Slot { place, part: Part::KvUp, expert: None };
         match self.values.remove(&slot) {
             Some(Value::KvUp(keys, values)) => {
-                let heads = (0..spec.heads).map(|h| (head(&keys, h * rank, rank, false), head(&values, h * v, v, false)));
+                let heads =
+                    (0..spec.heads).map(|h| (head(&keys, h * rank, rank, false), head(&values, h * v, v, false)));
                 let (keys, values) = heads.unzip();
                 (keys, values, None)
             }

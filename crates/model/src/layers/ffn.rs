@@ -227,7 +227,11 @@ fn moe_backward(
 }
 
 /// The weights of one part of the experts that have rows, with their numbers of rows.
-fn grouped_weights<'a>(w: &'a MoeWeights, order: &Order, part: fn(&GatedWeights) -> &Linear) -> Vec<(usize, &'a Weight)> {
+fn grouped_weights<'a>(
+    w: &'a MoeWeights,
+    order: &Order,
+    part: fn(&GatedWeights) -> &Linear,
+) -> Vec<(usize, &'a Weight)> {
     order.groups.iter().map(|&(e, n)| (n, &part(&w.experts[e]).weight)).collect()
 }
 
@@ -263,23 +267,24 @@ fn experts_backward(
 ) {
     let (pool, order, precision) = (t.step.pool, &acts.order, t.precision);
     let rows = order.choice_of.len();
-    let mut project = |dx: &mut Vec<f32>, dy: &[f32], x: &[f32], part: fn(&GatedWeights) -> &Linear, parts: [Part; 2]| {
-        let weights = grouped_weights(w, order, part);
-        let Some(&(_, first)) = weights.first() else { return };
-        let (outputs, inputs) = (first.rows(), first.cols());
-        matmul_grouped_dx(pool, sized(dx, rows * inputs), dy, &weights);
-        let mut all: Vec<Option<&mut [f32]>> = g.of_experts(parts[0]).into_iter().map(Some).collect();
-        let mut chosen: Vec<(usize, &mut [f32])> =
-            order.groups.iter().filter_map(|&(e, n)| all[e].take().map(|gradient| (n, gradient))).collect();
-        matmul_grouped_dw(pool, &mut chosen, dy, x, outputs, inputs, precision);
-        if w.experts[0].down.bias.is_some() {
-            let (mut biases, mut start) = (g.of_experts(parts[1]), 0);
-            for &(e, n) in &order.groups {
-                add_rows(pool, biases[e], &dy[start * outputs..(start + n) * outputs]);
-                start += n;
+    let mut project =
+        |dx: &mut Vec<f32>, dy: &[f32], x: &[f32], part: fn(&GatedWeights) -> &Linear, parts: [Part; 2]| {
+            let weights = grouped_weights(w, order, part);
+            let Some(&(_, first)) = weights.first() else { return };
+            let (outputs, inputs) = (first.rows(), first.cols());
+            matmul_grouped_dx(pool, sized(dx, rows * inputs), dy, &weights);
+            let mut all: Vec<Option<&mut [f32]>> = g.of_experts(parts[0]).into_iter().map(Some).collect();
+            let mut chosen: Vec<(usize, &mut [f32])> =
+                order.groups.iter().filter_map(|&(e, n)| all[e].take().map(|gradient| (n, gradient))).collect();
+            matmul_grouped_dw(pool, &mut chosen, dy, x, outputs, inputs, precision);
+            if w.experts[0].down.bias.is_some() {
+                let (mut biases, mut start) = (g.of_experts(parts[1]), 0);
+                for &(e, n) in &order.groups {
+                    add_rows(pool, biases[e], &dy[start * outputs..(start + n) * outputs]);
+                    start += n;
+                }
             }
-        }
-    };
+        };
     project(&mut s.grouped.inner, &s.grouped_out, &acts.grouped.inner, |e| &e.down, EXPERT[2]);
     activate_backward(&spec.expert, t, &acts.grouped, &mut s.grouped);
     project(&mut s.grouped_in, &s.grouped.gate, &acts.grouped_in, |e| &e.gate, EXPERT[0]);

@@ -83,10 +83,15 @@ pub(crate) fn backward(
     g: &mut Gradients,
 ) {
     let (pool, d) = (t.step.pool, spec.head_dim);
-    linear_backward(t, &mut s.heads, dout, &acts.heads, &w.output, g, [
-        Part::AttentionOutput,
-        Part::AttentionOutputBias,
-    ]);
+    linear_backward(
+        t,
+        &mut s.heads,
+        dout,
+        &acts.heads,
+        &w.output,
+        g,
+        [Part::AttentionOutput, Part::AttentionOutputBias],
+    );
 
     let shape = shape(spec);
     let sinks = w.sinks.as_deref().map(|sinks| (sinks, g.of(Part::Sinks)));
@@ -101,7 +106,16 @@ pub(crate) fn backward(
     unrope(pool, &mut s.query, (d, 0), rotated, t.step.angles, spec.heads);
     if let (Some(eps), Some(query_norm), Some(key_norm)) = (spec.qk_norm_eps, &w.query_norm, &w.key_norm) {
         rms_norm_within_backward(pool, &mut s.key, g.of(Part::KeyNorm), &acts.key_unnormed, d, 0, key_norm, eps);
-        rms_norm_within_backward(pool, &mut s.query, g.of(Part::QueryNorm), &acts.query_unnormed, d, 0, query_norm, eps);
+        rms_norm_within_backward(
+            pool,
+            &mut s.query,
+            g.of(Part::QueryNorm),
+            &acts.query_unnormed,
+            d,
+            0,
+            query_norm,
+            eps,
+        );
     }
     linear_backward(t, dx, &s.value, x, &w.value, g, [Part::Value, Part::ValueBias]);
     linear_backward_add(t, dx, &s.key, x, &w.key, g, [Part::Key, Part::KeyBias]);

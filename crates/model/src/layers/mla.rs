@@ -22,9 +22,10 @@ use crate::spec::MlaSpec;
 use crate::weights::{MlaWeights, QueryWeights};
 
 /// How latent attention computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arithmetic {
     /// Heads attend to the latent; nothing is formed for each cached token.
+    #[default]
     Absorbed,
     /// Keys and values of all heads are formed from the latents at every call.
     Expanded,

@@ -198,7 +198,9 @@ pub(crate) fn rope(
     angles: &[f32],
     heads: usize,
 ) {
-    for_tokens(pool, x, (width, dim), angles, heads, |x, angles| ops::rope(x, width, offset, dim, layout, angles, heads));
+    for_tokens(pool, x, (width, dim), angles, heads, |x, angles| {
+        ops::rope(x, width, offset, dim, layout, angles, heads)
+    });
 }
 
 /// The gradient of [`rope`], in place: the rotation backwards.
