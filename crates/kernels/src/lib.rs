@@ -11,6 +11,7 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;
+pub mod attention_backward;
 pub mod bytes;
 pub mod format;
 pub mod gemm;
