@@ -11,9 +11,11 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;
+pub mod attention_backward;
 pub mod bytes;
 pub mod format;
 pub mod gemm;
+mod int;
 pub mod isa;
 mod lanes;
 pub mod matmul;
