@@ -11,12 +11,14 @@ mod terminal;
 mod whole_file;
 
 mod commands {
+    pub(crate) mod bench;
     pub(crate) mod chat;
     pub(crate) mod convert;
     pub(crate) mod describe;
     pub(crate) mod doctor;
     pub(crate) mod list;
     pub(crate) mod logits;
+    pub(crate) mod plan;
     pub(crate) mod prompt;
     pub(crate) mod pull;
     pub(crate) mod run;
@@ -48,7 +50,7 @@ A MODEL is a directory as Hugging Face publishes it, a .gguf file, or the name o
 Environment:
   FATHOM_HOME     where pulled models are kept
   FATHOM_THREADS  number of threads, where --threads is not given
-  FATHOM_ISA      portable, avx2 or avx512: forces an instruction set, for comparing
+  FATHOM_ISA      portable, avx2, avx512 or neon: forces an instruction set, for comparing
   NO_COLOR        no colours and no dimmed text"
 )]
 struct Cli {
@@ -66,8 +68,10 @@ enum Command {
     Convert(commands::convert::Args),
     Tokenize(commands::tokenize::Args),
     Prompt(commands::prompt::Args),
+    Plan(commands::plan::Args),
     Logits(commands::logits::Args),
     Doctor(commands::doctor::Args),
+    Bench(commands::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -102,9 +106,11 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Pull(args) => commands::pull::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
+        Command::Plan(args) => commands::plan::run(args),
         Command::Prompt(args) => commands::prompt::run(args),
         Command::Logits(args) => commands::logits::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
+        Command::Bench(args) => commands::bench::run(args),
     }?;
     Ok(ExitCode::SUCCESS)
 }
