@@ -11,6 +11,7 @@
 pub mod attention;
 pub mod bytes;
 pub mod format;
+pub mod gemm;
 pub mod isa;
 mod lanes;
 pub mod matmul;
@@ -19,4 +20,5 @@ pub mod ops;
 pub mod pool;
 pub mod quant;
 mod tile;
+pub mod train;
 pub mod weight;
