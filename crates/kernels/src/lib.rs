@@ -9,6 +9,7 @@
 //! in an order that depends only on its own inputs: never on the number of rows, threads or chunks.
 
 pub mod attention;
+pub mod attention_backward;
 pub mod bytes;
 pub mod format;
 pub mod gemm;

@@ -6,6 +6,7 @@
 //! - [`checkpoint`]: model files; [`load`]: from files to weights.
 //! - [`convert`]: any readable model to GGUF, in any format that can be written.
 //! - [`forward`] and `layers`: the forward pass, one statement an equation; [`cache`]: what it keeps.
+//! - [`train`]: the loss, its gradients, and weights that can change.
 
 pub mod cache;
 pub mod checkpoint;
@@ -19,4 +20,5 @@ pub mod load;
 pub mod parameters;
 pub mod rope;
 pub mod spec;
+pub mod train;
 pub mod weights;
