@@ -5,12 +5,13 @@ mod common;
 use std::sync::Arc;
 
 use common::{Random, assert_same_bits};
+use kernels::gemm::Kernels;
 use kernels::matmul::{HeadWeight, matmul, matmul_grouped, matmul_heads};
 use kernels::pool::Pool;
 use kernels::train::panels::{Panels, Precision, rounded};
 use kernels::train::products::{
     SUM_BLOCK, matmul_dw, matmul_dx, matmul_dx_add, matmul_grouped_dw, matmul_grouped_dx, matmul_heads_dw,
-    matmul_heads_dx,
+    matmul_heads_dx, products_with,
 };
 use kernels::weight::Weight;
 
@@ -256,6 +257,36 @@ fn panels_give_back_their_rounded_rows_and_their_transposed() {
             let turned = turned.to_f32();
             for (i, v) in turned.iter().enumerate() {
                 assert_eq!(*v, want[i % rows * cols + i / rows]);
+            }
+        }
+    }
+}
+
+/// In bfloat16 every product of two factors is exact in f32, so that all instruction sets round the
+/// same sums in the same order; in f32, those that fuse agree with each other.
+#[test]
+fn every_instruction_set() {
+    let (pool, mut random) = (Pool::new(2), Random(7));
+    for (t, k, n) in SIZES {
+        let (x, w, dy) = (random.floats(t * k), random.floats(n * k), random.floats(t * n));
+        for precision in PRECISIONS {
+            let weight = packed(&pool, n, k, &w, precision);
+            let by = |kernels: Kernels| {
+                let (mut y, mut dx, mut dw) = (vec![f32::NAN; t * n], vec![f32::NAN; t * k], vec![0.5; n * k]);
+                products_with(kernels, &pool, [&mut y, &mut dx, &mut dw], &x, &dy, &weight, precision);
+                let what = || format!("{t} x {k} x {n}, {precision:?}, {kernels:?}");
+                check(&y, &exact((t, n, k), precision, |t, i| x[t * k + i], |i, o| w[o * k + i]), k, what);
+                check(&dx, &exact((t, k, n), precision, |t, o| dy[t * n + o], |o, i| w[o * k + i]), n, what);
+                [y, dx, dw]
+            };
+            let mut before: Option<[Vec<f32>; 3]> = None;
+            for kernels in Kernels::ALL.into_iter().filter(|k| k.is_available()) {
+                let got = by(kernels);
+                for (got, before) in got.iter().zip(before.iter().flatten()) {
+                    assert_same_bits(got, before, || format!("{t} x {k} x {n}, {precision:?}, {kernels:?}"));
+                }
+                let fused = precision == Precision::Bf16 || kernels != Kernels::Portable;
+                before = fused.then_some(got);
             }
         }
     }

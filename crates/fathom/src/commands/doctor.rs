@@ -134,7 +134,7 @@ fn machine_text(machine: &Machine) -> String {
 
 fn peak_text(peak: &ArithmeticPeak) -> String {
     let unit = match peak.operation {
-        Operation::F32Fma => "GFLOP/s",
+        Operation::F32Fma | Operation::Bf16Dot => "GFLOP/s",
         Operation::Int8Dot => "GOP/s",
     };
     let label = format!("{}, {}", peak.operation.name(), peak.instruction_set);

@@ -7,109 +7,67 @@
 //! The chain does not depend on the tile, the block or the thread, so one row alone and the same row
 //! among many give the same bits.
 
+mod micro;
+mod packed;
+mod tasks;
+
+use std::cell::RefCell;
+use std::ops::Range;
+
 use crate::isa::Isa;
 use crate::matmul::HeadWeight;
 use crate::pool::{Pool, SharedMut};
-use crate::train::panels::Precision;
+use crate::train::panels::{PanelsView, Precision};
 use crate::weight::Weight;
 
+pub(crate) use micro::{bf16_to_f32, f32_to_bf16};
+use packed::PANEL;
+pub(crate) use packed::{Matrix, Packed};
+use tasks::{OUTER_MAX, PANELS_TOGETHER, ROWS_MAX, Scratch, outer_task, product_task};
+
 /// Rows (tokens) whose products are summed before they are added to a gradient.
-pub const SUM_BLOCK: usize = 512;
+pub const SUM_BLOCK: usize = 256;
 
-/// Outputs in a panel.
-pub(crate) const PANEL: usize = 16;
-
-/// A matrix in panels of sixteen outputs: `[outputs / 16][steps][16]`, zeros where a panel or a pair
-/// is not full.
-#[derive(Debug)]
-pub(crate) struct Packed {
-    outputs: usize,
-    inputs: usize,
-    data: Elements,
+/// Which micro-kernels a product uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernels {
+    /// Plain Rust: the specification.
+    Portable,
+    /// AVX2 with FMA; bfloat16 is multiplied as floats.
+    Avx2,
+    /// AVX-512; bfloat16 is multiplied as floats.
+    Avx512,
+    /// AVX-512 with dot products of bfloat16 pairs.
+    Avx512Bf16,
 }
 
-#[derive(Debug)]
-enum Elements {
-    /// One step for each input.
-    F32(Vec<f32>),
-    /// One step for two inputs; the even one is in the lower half.
-    Bf16(Vec<u32>),
-}
+impl Kernels {
+    /// All of them, in rising order.
+    pub const ALL: [Kernels; 4] = [Kernels::Portable, Kernels::Avx2, Kernels::Avx512, Kernels::Avx512Bf16];
 
-impl Packed {
-    /// A matrix of zeros.
-    pub(crate) fn zeros(outputs: usize, inputs: usize, precision: Precision) -> Packed {
-        let panels = outputs.div_ceil(PANEL) * PANEL;
-        let data = match precision {
-            Precision::F32 => Elements::F32(vec![0.0; panels * inputs]),
-            Precision::Bf16 => Elements::Bf16(vec![0; panels * inputs.div_ceil(2)]),
+    /// Whether this processor has their instructions.
+    pub fn is_available(self) -> bool {
+        match self {
+            Kernels::Portable => true,
+            Kernels::Avx2 => Isa::Avx2.is_available(),
+            Kernels::Avx512 => Isa::Avx512.is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Kernels::Avx512Bf16 => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Kernels::Avx512Bf16 => false,
+        }
+    }
+
+    /// The best of this processor that use no more than `isa`.
+    pub fn of(isa: Isa) -> Kernels {
+        let most = match isa {
+            _ if isa == Isa::Portable => Kernels::Portable,
+            _ if isa == Isa::Avx2 => Kernels::Avx2,
+            _ => Kernels::Avx512Bf16,
         };
-        Packed { outputs, inputs, data }
+        let fits = |k: &Kernels| *k as usize <= most as usize && k.is_available();
+        Kernels::ALL.into_iter().rfind(fits).unwrap_or(Kernels::Portable)
     }
-
-    /// Writes all elements from rows of `stride` floats: row `o` holds the inputs of output `o`, or
-    /// (`transposed`) row `i` holds input `i` of all outputs.
-    pub(crate) fn fill(&mut self, pool: &Pool, from: &[f32], stride: usize, transposed: bool) {
-        let (outputs, inputs) = (self.outputs, self.inputs);
-        if outputs == 0 || inputs == 0 {
-            return;
-        }
-        let at = |o: usize, i: usize| match (o < outputs && i < inputs, transposed) {
-            (false, _) => 0.0,
-            (true, false) => from[o * stride + i],
-            (true, true) => from[i * stride + o],
-        };
-        match &mut self.data {
-            Elements::F32(data) => pool.for_each_piece(data, inputs * PANEL, |panel, data| {
-                for (i, step) in data.chunks_exact_mut(PANEL).enumerate() {
-                    step.iter_mut().enumerate().for_each(|(o, to)| *to = at(panel * PANEL + o, i));
-                }
-            }),
-            Elements::Bf16(data) => pool.for_each_piece(data, inputs.div_ceil(2) * PANEL, |panel, data| {
-                for (i, step) in data.chunks_exact_mut(PANEL).enumerate() {
-                    for (o, to) in step.iter_mut().enumerate() {
-                        let half = |i: usize| u32::from(f32_to_bf16(at(panel * PANEL + o, i)));
-                        *to = half(2 * i) | half(2 * i + 1) << 16;
-                    }
-                }
-            }),
-        }
-    }
-
-    pub(crate) fn get(&self, output: usize, input: usize) -> f32 {
-        let (panel, lane) = (output / PANEL, output % PANEL);
-        match &self.data {
-            Elements::F32(data) => data[(panel * self.inputs + input) * PANEL + lane],
-            Elements::Bf16(data) => {
-                let pair = data[(panel * self.inputs.div_ceil(2) + input / 2) * PANEL + lane];
-                bf16_to_f32((pair >> (16 * (input % 2))) as u16)
-            }
-        }
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        match &self.data {
-            Elements::F32(data) => data.len() * 4,
-            Elements::Bf16(data) => data.len() * 4,
-        }
-    }
-
-    pub(crate) fn precision(&self) -> Precision {
-        match self.data {
-            Elements::F32(_) => Precision::F32,
-            Elements::Bf16(_) => Precision::Bf16,
-        }
-    }
-}
-
-/// A part of a packed matrix: `first_output` and `first_input` are multiples of sixteen.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Matrix<'a> {
-    pub(crate) packed: &'a Packed,
-    pub(crate) first_output: usize,
-    pub(crate) outputs: usize,
-    pub(crate) first_input: usize,
-    pub(crate) inputs: usize,
 }
 
 /// Where the rows of a matrix lie in a slice.
@@ -144,29 +102,111 @@ pub(crate) struct Outer {
     pub(crate) right_cols: usize,
 }
 
-/// Runs all products as one parallel region. Their outputs must not overlap.
-pub(crate) fn multiply(_isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], products: &[Product], add: bool) {
-    let out = &SharedMut::new(out);
-    for p in products {
-        pool.run(p.rows, |t| {
-            // SAFETY: one task for each row, and rows do not overlap.
-            let to = unsafe { out.range(p.out.row(t), p.matrix.outputs) };
-            let x = &x[p.x.row(t)..][..p.matrix.inputs];
-            let precision = p.matrix.packed.precision();
-            for (o, to) in to.iter_mut().enumerate() {
-                let term = |i: usize| {
-                    rounded(x[i], precision) * p.matrix.packed.get(p.matrix.first_output + o, p.matrix.first_input + i)
-                };
-                let sum = chain(0..x.len(), precision, term);
-                *to = if add { *to + sum } else { sum };
-            }
-        });
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+/// Multiplications below which a task is not worth another thread's attention (some 10 microseconds).
+const TASK_WORK: usize = 256 * 1024;
+
+/// A piece of work with its first task, and the size of a task by rows and by columns.
+struct Planned<T> {
+    work: T,
+    first_task: usize,
+    size: (usize, usize),
+    columns: usize,
+}
+
+impl<T> Planned<T> {
+    /// The task's number along rows and along columns.
+    fn place(&self, task: usize) -> (usize, usize) {
+        ((task - self.first_task) / self.columns, (task - self.first_task) % self.columns)
     }
+}
+
+fn find<T>(planned: &[Planned<T>], task: usize) -> &Planned<T> {
+    &planned[planned.partition_point(|plan| plan.first_task <= task) - 1]
+}
+
+/// Calls the generic function `$f` compiled for the instruction set of `$kernels` and `$precision`.
+macro_rules! dispatch {
+    ($kernels:expr, $precision:expr, $f:ident ( $($arg:ident : $type:ty),* $(,)? )) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn avx2<V: micro::Micro>($($arg: $type),*) {
+            // SAFETY: this function is only called where the set was detected; the rest is the caller's.
+            unsafe { $f::<V>($($arg),*) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn avx512<V: micro::Micro>($($arg: $type),*) {
+            // SAFETY: as above.
+            unsafe { $f::<V>($($arg),*) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn avx512_bf16<V: micro::Micro>($($arg: $type),*) {
+            // SAFETY: as above.
+            unsafe { $f::<V>($($arg),*) }
+        }
+        // SAFETY: `is_available` was asserted, tasks write disjoint outputs, and the type has the
+        // precision of the operands.
+        unsafe {
+            match ($kernels, $precision) {
+                (Kernels::Portable, Precision::F32) => $f::<micro::PortableF32>($($arg),*),
+                (Kernels::Portable, Precision::Bf16) => $f::<micro::PortableBf16>($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                (Kernels::Avx2, Precision::F32) => avx2::<micro::Avx2F32>($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                (Kernels::Avx2, Precision::Bf16) => avx2::<micro::Avx2Bf16>($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                (_, Precision::F32) => avx512::<micro::Avx512F32>($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                (Kernels::Avx512, Precision::Bf16) => avx512::<micro::Avx512RoundedBf16>($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                (Kernels::Avx512Bf16, Precision::Bf16) => avx512_bf16::<micro::Avx512Bf16>($($arg),*),
+                #[cfg(not(target_arch = "x86_64"))]
+                _ => unreachable!("kernels of other processors are refused above"),
+            }
+        }
+    }};
+}
+
+/// Runs all products as one parallel region. Their outputs must not overlap.
+pub(crate) fn multiply(kernels: Kernels, pool: &Pool, out: &mut [f32], x: &[f32], products: &[Product], add: bool) {
+    assert!(kernels.is_available(), "{kernels:?} kernels on a processor without them");
+    let work = |p: &Product| p.rows * p.matrix.outputs * p.matrix.inputs;
+    let share = (products.iter().map(work).sum::<usize>() / (4 * pool.threads())).max(TASK_WORK);
+    let mut tasks = 0;
+    let mut planned = Vec::with_capacity(products.len());
+    for p in products.iter().filter(|p| p.rows > 0 && p.matrix.outputs > 0) {
+        let panels = p.matrix.outputs.div_ceil(PANEL);
+        let per_row = (p.matrix.outputs * p.matrix.inputs).max(1);
+        let rows = (share / per_row).next_multiple_of(12).clamp(12, ROWS_MAX).min(p.rows);
+        // Few rows and many outputs: a task takes some of the outputs.
+        let group = (share / (rows * p.matrix.inputs * PANEL).max(1)).max(1).next_multiple_of(PANELS_TOGETHER);
+        let group = if rows * per_row > 2 * share { group.min(panels) } else { panels };
+        let columns = panels.div_ceil(group);
+        planned.push(Planned { work: p, first_task: tasks, size: (rows, group), columns });
+        tasks += p.rows.div_ceil(rows) * columns;
+    }
+    let out = &SharedMut::new(out);
+    pool.run(tasks, |task| {
+        let plan = find(&planned, task);
+        let (p, (row, column)) = (plan.work, plan.place(task));
+        let rows = row * plan.size.0..((row + 1) * plan.size.0).min(p.rows);
+        let panels = column * plan.size.1..((column + 1) * plan.size.1).min(p.matrix.outputs.div_ceil(PANEL));
+        SCRATCH.with_borrow_mut(|s| {
+            let precision = p.matrix.precision();
+            dispatch!(kernels, precision, product_task(p: &Product<'_>, rows: Range<usize>, panels: Range<usize>,
+                x: &[f32], out: &SharedMut<'_, f32>, add: bool, s: &mut Scratch));
+        });
+    });
 }
 
 /// Adds all outer products to `outs`, one for each, as one parallel region.
 pub(crate) fn accumulate(
-    _isa: Isa,
+    kernels: Kernels,
     pool: &Pool,
     outs: &mut [&mut [f32]],
     left: &[f32],
@@ -174,64 +214,74 @@ pub(crate) fn accumulate(
     outers: &[Outer],
     precision: Precision,
 ) {
-    for (out, p) in outs.iter_mut().zip(outers) {
+    assert!(kernels.is_available(), "{kernels:?} kernels on a processor without them");
+    let work = |p: &Outer| p.rows * p.left_cols * p.right_cols;
+    // Each task packs its columns of both sides itself, so tasks are not cut smaller than they must.
+    let share = (outers.iter().map(work).sum::<usize>() / (2 * pool.threads())).max(TASK_WORK);
+    let mut tasks = 0;
+    let mut planned = Vec::with_capacity(outers.len());
+    for (p, out) in outers.iter().zip(outs) {
         assert_eq!(out.len(), p.left_cols * p.right_cols, "gradient of {} x {} weights", p.left_cols, p.right_cols);
-        if p.right_cols == 0 {
+        if p.rows == 0 || out.is_empty() {
             continue;
         }
-        pool.for_each_piece(out, p.right_cols, |i, row| {
-            for (o, to) in row.iter_mut().enumerate() {
-                let term = |t: usize| {
-                    rounded(left[p.left.row(t) + i], precision) * rounded(right[p.right.row(t) + o], precision)
-                };
-                for t in (0..p.rows).step_by(SUM_BLOCK) {
-                    *to += chain(t..(t + SUM_BLOCK).min(p.rows), precision, term);
-                }
-            }
+        let across = p.right_cols.min(OUTER_MAX.1);
+        let down = (share / (p.rows * across)).max(1).next_multiple_of(PANEL).clamp(64, OUTER_MAX.0);
+        let columns = p.right_cols.div_ceil(across);
+        planned.push(Planned { work: (p, SharedMut::new(out)), first_task: tasks, size: (down, across), columns });
+        tasks += p.left_cols.div_ceil(down) * columns;
+    }
+    let sides = (left, right);
+    pool.run(tasks, |task| {
+        let plan = find(&planned, task);
+        let ((p, out), (row, column)) = (&plan.work, plan.place(task));
+        let left = row * plan.size.0..((row + 1) * plan.size.0).min(p.left_cols);
+        let right = column * plan.size.1..((column + 1) * plan.size.1).min(p.right_cols);
+        SCRATCH.with_borrow_mut(|s| {
+            dispatch!(kernels, precision, outer_task(p: &Outer, left: Range<usize>, right: Range<usize>,
+                sides: (&[f32], &[f32]), out: &SharedMut<'_, f32>, s: &mut Scratch));
         });
-    }
-}
-
-fn rounded(value: f32, precision: Precision) -> f32 {
-    crate::train::panels::rounded(value, precision)
-}
-
-/// The sum of `term` over `range` in the order of this module.
-fn chain(range: std::ops::Range<usize>, precision: Precision, term: impl Fn(usize) -> f32) -> f32 {
-    match precision {
-        Precision::F32 => range.fold(0.0, |sum, i| sum + term(i)),
-        Precision::Bf16 => range.clone().step_by(2).fold(0.0, |sum, i| {
-            let sum = if i + 1 < range.end { sum + term(i + 1) } else { sum };
-            sum + term(i)
-        }),
-    }
+    });
 }
 
 /// `matmul` where the weight is stored in panels; `false` (nothing done) where it is not.
-pub(crate) fn forward(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], w: &Weight) -> bool {
+pub(crate) fn forward(kernels: Kernels, pool: &Pool, out: &mut [f32], x: &[f32], w: &Weight) -> bool {
     let Some(view) = w.panels() else { return false };
     let at = |stride| At { offset: 0, stride };
     let rows = x.len() / w.cols();
-    multiply(isa, pool, out, x, &[Product { matrix: view.by_row(), rows, x: at(w.cols()), out: at(w.rows()) }], false);
+    multiply(
+        kernels,
+        pool,
+        out,
+        x,
+        &[Product { matrix: view.by_row(), rows, x: at(w.cols()), out: at(w.rows()) }],
+        false,
+    );
     true
 }
 
 /// `matmul_heads` where the weights are stored in panels; `false` (nothing done) where none is.
-pub(crate) fn forward_heads(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], heads: &[HeadWeight]) -> bool {
+pub(crate) fn forward_heads(kernels: Kernels, pool: &Pool, out: &mut [f32], x: &[f32], heads: &[HeadWeight]) -> bool {
     if heads.iter().all(|head| head.weight.panels().is_none()) {
         return false;
     }
-    multiply(isa, pool, out, x, &head_products(heads, x.len(), false), false);
+    multiply(kernels, pool, out, x, &head_products(heads, x.len(), false), false);
     true
 }
 
 /// `matmul_grouped` where the weights are stored in panels; `false` (nothing done) where none is.
-pub(crate) fn forward_grouped(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], groups: &[(usize, &Weight)]) -> bool {
+pub(crate) fn forward_grouped(
+    kernels: Kernels,
+    pool: &Pool,
+    out: &mut [f32],
+    x: &[f32],
+    groups: &[(usize, &Weight)],
+) -> bool {
     if groups.iter().all(|(_, weight)| weight.panels().is_none()) {
         return false;
     }
     let products = group_products(groups, x.len(), out.len(), false);
-    multiply(isa, pool, out, x, &products, false);
+    multiply(kernels, pool, out, x, &products, false);
     true
 }
 
@@ -290,23 +340,7 @@ pub(crate) fn group_products<'a>(
 ///
 /// # Panics
 /// If it is stored in another way.
-pub(crate) fn panels_of(weight: &Weight) -> crate::train::panels::PanelsView<'_> {
+pub(crate) fn panels_of(weight: &Weight) -> PanelsView<'_> {
     let format = weight.format();
     weight.panels().unwrap_or_else(|| panic!("a {format} weight where all are in panels; pack it with Panels::pack"))
-}
-
-/// To the nearest bfloat16, ties to even; NaN stays NaN.
-#[inline(always)]
-pub(crate) fn f32_to_bf16(x: f32) -> u16 {
-    let bits = x.to_bits();
-    if x.is_nan() {
-        return (bits >> 16) as u16 | 0x40;
-    }
-    (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
-}
-
-/// The float that a bfloat16 stands for.
-#[inline(always)]
-pub(crate) fn bf16_to_f32(half: u16) -> f32 {
-    f32::from_bits(u32::from(half) << 16)
 }

@@ -4,7 +4,7 @@
 //! threads. `grad_scale` multiplies the gradient as it is read (clipping, and the mean over
 //! accumulated batches), so that gradients need not be written again.
 
-use crate::gemm::{At, Matrix, Packed, Product, multiply};
+use crate::gemm::{At, Kernels, Packed, Product, multiply};
 use crate::isa::isa;
 use crate::pool::{Pool, SharedMut};
 use crate::train::panels::Precision;
@@ -212,10 +212,16 @@ fn newton_schulz(pool: &Pool, rows: usize, cols: usize, x: &mut [f32]) {
 fn product(pool: &Pool, m: usize, n: usize, k: usize, left: &[f32], right: &[f32], transposed: bool) -> Vec<f32> {
     let mut packed = Packed::zeros(n, k, Precision::F32);
     packed.fill(pool, right, if transposed { n } else { k }, transposed);
-    let matrix = Matrix { packed: &packed, first_output: 0, outputs: n, first_input: 0, inputs: k };
     let at = |stride| At { offset: 0, stride };
     let mut out = vec![0.0; m * n];
-    multiply(isa(), pool, &mut out, left, &[Product { matrix, rows: m, x: at(k), out: at(n) }], false);
+    multiply(
+        Kernels::of(isa()),
+        pool,
+        &mut out,
+        left,
+        &[Product { matrix: packed.whole(), rows: m, x: at(k), out: at(n) }],
+        false,
+    );
     out
 }
 

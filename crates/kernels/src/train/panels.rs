@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use crate::format::Format;
-use crate::gemm::{Matrix, Packed, bf16_to_f32};
+use crate::gemm::{Matrix, Packed, bf16_to_f32, f32_to_bf16};
 use crate::pool::Pool;
 
 /// What the factors of a product are rounded to. Sums are always f32.
@@ -134,26 +134,12 @@ pub(crate) struct PanelsView<'a> {
 impl<'a> PanelsView<'a> {
     /// Outputs are the rows of the view, inputs the columns.
     pub(crate) fn by_row(&self) -> Matrix<'a> {
-        let (rows, cols) = (self.rows.len(), self.panels.cols);
-        Matrix {
-            packed: &self.panels.by_row,
-            first_output: self.rows.start,
-            outputs: rows,
-            first_input: 0,
-            inputs: cols,
-        }
+        self.panels.by_row.part(self.rows.start, self.rows.len(), 0, self.panels.cols)
     }
 
     /// Outputs are the columns, inputs the rows of the view.
     pub(crate) fn by_col(&self) -> Matrix<'a> {
-        let (rows, cols) = (self.rows.len(), self.panels.cols);
-        Matrix {
-            packed: &self.panels.by_col,
-            first_output: 0,
-            outputs: cols,
-            first_input: self.rows.start,
-            inputs: rows,
-        }
+        self.panels.by_col.part(0, self.panels.cols, self.rows.start, self.rows.len())
     }
 }
 
@@ -161,6 +147,6 @@ impl<'a> PanelsView<'a> {
 pub fn rounded(value: f32, precision: Precision) -> f32 {
     match precision {
         Precision::F32 => value,
-        Precision::Bf16 => bf16_to_f32(crate::gemm::f32_to_bf16(value)),
+        Precision::Bf16 => bf16_to_f32(f32_to_bf16(value)),
     }
 }

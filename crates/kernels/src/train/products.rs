@@ -6,7 +6,9 @@
 //! or group), each a chain in rising `t`; the blocks are added to `dW` one after the other.
 
 pub use crate::gemm::SUM_BLOCK;
-use crate::gemm::{At, Outer, Product, accumulate, group_products, head_products, multiply, panels_of};
+use crate::gemm::{
+    At, Kernels, Outer, Product, accumulate, forward, group_products, head_products, multiply, panels_of,
+};
 use crate::isa::isa;
 use crate::matmul::HeadWeight;
 use crate::pool::Pool;
@@ -18,26 +20,43 @@ use crate::weight::Weight;
 /// # Panics
 /// If the sizes do not agree, or `w` is stored in another way.
 pub fn matmul_dx(pool: &Pool, dx: &mut [f32], dy: &[f32], w: &Weight) {
-    plain_dx(pool, dx, dy, w, false);
+    plain_dx(Kernels::of(isa()), pool, dx, dy, w, false);
 }
 
-/// `dx += dy W`, else [`matmul_dx`]: for an input that several layers read. The sum is finished
-/// before it is added.
+/// `dx += dy W`, else [`matmul_dx`]: for an input that several layers read. The sum is added
+/// in blocks of [`SUM_BLOCK`] terms.
 ///
 /// # Panics
 /// As [`matmul_dx`].
 pub fn matmul_dx_add(pool: &Pool, dx: &mut [f32], dy: &[f32], w: &Weight) {
-    plain_dx(pool, dx, dy, w, true);
+    plain_dx(Kernels::of(isa()), pool, dx, dy, w, true);
 }
 
-fn plain_dx(pool: &Pool, dx: &mut [f32], dy: &[f32], w: &Weight, add: bool) {
+/// `matmul` (of a weight in panels), [`matmul_dx`] and [`matmul_dw`] with other kernels, for tests:
+/// `y`, `dx` and `dw`.
+#[doc(hidden)]
+pub fn products_with(
+    kernels: Kernels,
+    pool: &Pool,
+    [y, dx, dw]: [&mut [f32]; 3],
+    x: &[f32],
+    dy: &[f32],
+    w: &Weight,
+    precision: Precision,
+) {
+    assert!(forward(kernels, pool, y, x, w), "a weight in panels");
+    plain_dx(kernels, pool, dx, dy, w, false);
+    plain_dw(kernels, pool, dw, dy, x, precision);
+}
+
+fn plain_dx(kernels: Kernels, pool: &Pool, dx: &mut [f32], dy: &[f32], w: &Weight, add: bool) {
     let (n, k) = (w.rows(), w.cols());
     assert!(n > 0 && dy.len().is_multiple_of(n), "{} gradients in rows of {n}", dy.len());
     let rows = dy.len() / n;
     assert_eq!(dx.len(), rows * k, "gradient of {rows} x {k} inputs");
     let at = |stride| At { offset: 0, stride };
     let product = Product { matrix: panels_of(w).by_col(), rows, x: at(n), out: at(k) };
-    multiply(isa(), pool, dx, dy, &[product], add);
+    multiply(kernels, pool, dx, dy, &[product], add);
 }
 
 /// `dw += dy^T x`: `dy` is `[T, n]`, `x` is `[T, k]`, `dw` is `[n, k]`; the three lengths say what `T`,
@@ -46,6 +65,10 @@ fn plain_dx(pool: &Pool, dx: &mut [f32], dy: &[f32], w: &Weight, add: bool) {
 /// # Panics
 /// If no `T`, `n` and `k` have these lengths.
 pub fn matmul_dw(pool: &Pool, dw: &mut [f32], dy: &[f32], x: &[f32], precision: Precision) {
+    plain_dw(Kernels::of(isa()), pool, dw, dy, x, precision);
+}
+
+fn plain_dw(kernels: Kernels, pool: &Pool, dw: &mut [f32], dy: &[f32], x: &[f32], precision: Precision) {
     if dw.is_empty() || dy.is_empty() && x.is_empty() {
         return;
     }
@@ -56,7 +79,7 @@ pub fn matmul_dw(pool: &Pool, dw: &mut [f32], dy: &[f32], x: &[f32], precision: 
     assert!(fits, "no T, n, k with {} = T n, {} = T k and {} = n k", dy.len(), x.len(), dw.len());
     let at = |stride| At { offset: 0, stride };
     let outer = Outer { rows, left: at(outputs), left_cols: outputs, right: at(inputs), right_cols: inputs };
-    accumulate(isa(), pool, &mut [dw], dy, x, &[outer], precision);
+    accumulate(kernels, pool, &mut [dw], dy, x, &[outer], precision);
 }
 
 /// `dx = dy W_g` for each group of consecutive rows: group `g` is the next `groups[g].0` rows of `dy`
@@ -66,7 +89,7 @@ pub fn matmul_dw(pool: &Pool, dw: &mut [f32], dy: &[f32], x: &[f32], precision: 
 /// If the sizes do not agree, or a weight is not stored in panels.
 pub fn matmul_grouped_dx(pool: &Pool, dx: &mut [f32], dy: &[f32], groups: &[(usize, &Weight)]) {
     let products = group_products(groups, dy.len(), dx.len(), true);
-    multiply(isa(), pool, dx, dy, &products, false);
+    multiply(Kernels::of(isa()), pool, dx, dy, &products, false);
 }
 
 /// `dw_g += dy_g^T x_g` for each group of consecutive rows: group `g` is the next `dws[g].0` rows of
@@ -95,7 +118,7 @@ pub fn matmul_grouped_dw(
         start += *rows;
     }
     assert_eq!((dy.len(), x.len()), (start * outputs, start * inputs), "{start} grouped rows");
-    accumulate(isa(), pool, &mut outs, dy, x, &outers, precision);
+    accumulate(Kernels::of(isa()), pool, &mut outs, dy, x, &outers, precision);
 }
 
 /// The gradient of the inputs of `matmul_heads`: `dy` is `[T, heads * outputs]`, `dx` is
@@ -107,7 +130,7 @@ pub fn matmul_heads_dx(pool: &Pool, dx: &mut [f32], dy: &[f32], heads: &[HeadWei
     let products = head_products(heads, dy.len(), true);
     let rows = products.first().map_or(0, |p| p.rows * p.out.stride);
     assert_eq!(dx.len(), rows, "gradient of the inputs of all heads");
-    multiply(isa(), pool, dx, dy, &products, false);
+    multiply(Kernels::of(isa()), pool, dx, dy, &products, false);
 }
 
 /// The gradients of the weights of `matmul_heads`, each added to `dws[h]` in the shape that the head
@@ -146,6 +169,6 @@ pub fn matmul_heads_dw(
             }
         }
         let (left, right) = if transposed { (x, dy) } else { (dy, x) };
-        accumulate(isa(), pool, &mut outs, left, right, &outers, precision);
+        accumulate(Kernels::of(isa()), pool, &mut outs, left, right, &outers, precision);
     }
 }
