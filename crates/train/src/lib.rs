@@ -2,9 +2,17 @@
 //!
 //! - [`recipe`]: a run in one TOML file; [`data`]: from sources to packed sequences; [`corpus`]: what this repository
 //!   generates.
+//! - [`run`]: the loop, its log and its checkpoints; [`learner`]: what it asks of a model.
 
 pub mod corpus;
 pub mod data;
+mod energy;
 mod files;
+pub mod learner;
+pub mod memory;
+mod optimizer;
+pub mod pretrain;
 mod random;
 pub mod recipe;
+pub mod run;
+pub mod schedule;

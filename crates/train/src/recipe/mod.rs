@@ -172,7 +172,7 @@ pub struct Train {
     pub batch_tokens: usize,
     /// Tokens that go through the model at once.
     pub micro_batch_tokens: usize,
-    /// What products are computed in: `f32`, `bf16`, or `fp8` (V3's scheme, simulated).
+    /// What products are computed in: `f32` or `bf16`; sums and weights between steps are always f32.
     #[serde(default)]
     pub precision: Precision,
     /// Whether only the inputs of layers are kept and the rest is computed again.
@@ -200,7 +200,6 @@ pub enum Precision {
     F32,
     #[default]
     Bf16,
-    Fp8,
 }
 
 /// How parameters change.
@@ -386,9 +385,13 @@ impl Recipe {
         Ok(spec)
     }
 
-    /// The `[model]` table as `config.json`.
+    /// The `[model]` table as `config.json`. TOML has no null: a `q_lora_rank` of 0 stands for it.
     pub fn config(&self) -> serde_json::Value {
-        serde_json::Value::Object(self.model.clone())
+        let mut config = self.model.clone();
+        if let Some(rank) = config.get_mut("q_lora_rank").filter(|rank| rank.as_u64() == Some(0)) {
+            *rank = serde_json::Value::Null;
+        }
+        serde_json::Value::Object(config)
     }
 
     /// A path of the recipe, which is relative to where the recipe lies.
@@ -424,4 +427,112 @@ impl Recipe {
 /// The value of a list of (share of the run, value) at a share: that of the last entry that has begun; 0 before.
 pub fn piecewise(list: &[(f64, f64)], share: f64) -> f64 {
     list.iter().rev().find(|(from, _)| *from <= share).map_or(0.0, |(_, value)| *value)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A recipe that works, with more tables.
+    pub(crate) fn text(more: &str) -> String {
+        let base = r#"
+name = "tiny"
+seed = 3
+
+[model]
+architectures = ["DeepseekV3ForCausalLM"]
+model_type = "deepseek_v3"
+vocab_size = 400
+hidden_size = 32
+intermediate_size = 64
+moe_intermediate_size = 16
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 2
+first_k_dense_replace = 1
+q_lora_rank = 0
+kv_lora_rank = 16
+qk_nope_head_dim = 8
+qk_rope_head_dim = 8
+v_head_dim = 8
+n_routed_experts = 4
+n_shared_experts = 1
+num_experts_per_tok = 2
+n_group = 1
+topk_group = 1
+norm_topk_prob = true
+routed_scaling_factor = 1.0
+max_position_embeddings = 64
+num_nextn_predict_layers = 1
+
+[tokenizer]
+folder = "tokenizer"
+
+[data]
+sequence = 16
+held_out_one_in = 20
+
+[[data.source]]
+name = "stories"
+text = ["stories.txt"]
+split_at_blank_lines = true
+tokens = 1000
+licence = "MIT"
+
+[train]
+tokens = 6400
+batch_tokens = 64
+micro_batch_tokens = 32
+"#;
+        base.to_string() + more
+    }
+
+    pub(crate) fn recipe(more: &str) -> Recipe {
+        Recipe::parse("tiny.toml", &text(more)).unwrap()
+    }
+
+    #[test]
+    fn a_recipe_is_read_and_its_numbers_follow() {
+        let recipe = recipe("");
+        assert_eq!((recipe.steps(), recipe.rows_per_step(), recipe.decay_start()), (100, 4, 100));
+        assert_eq!(recipe.spec().unwrap().mtp.len(), 1);
+        assert_eq!(recipe.path(Path::new("/a")), Path::new("/a"));
+        assert_eq!(piecewise(&[(0.0, 0.3), (0.5, 0.1)], 0.49), 0.3);
+        assert_eq!(piecewise(&[(0.0, 0.3), (0.5, 0.1)], 0.5), 0.1);
+        assert_eq!(piecewise(&[], 0.5), 0.0);
+    }
+
+    #[test]
+    fn every_mistake_is_one_sentence_that_names_it() {
+        #[track_caller]
+        fn refused(from: &str, to: &str, wanted: &str) {
+            let text = text("");
+            assert!(text.contains(from), "{from}");
+            let error = Recipe::parse("tiny.toml", &text.replacen(from, to, 1)).expect_err("a refusal").to_string();
+            assert_eq!(error.lines().count(), 1, "{error}");
+            assert!(error.starts_with("tiny.toml") && error.contains(wanted), "{error}");
+        }
+        refused("batch_tokens = 64", "batch_token = 64", "line 47: unknown field `batch_token`");
+        refused("batch_tokens = 64", "batch_token = 64", "did you mean `batch_tokens`?");
+        refused("hidden_size = 32", "hiden_size = 32", "table [model]: hidden_size is missing");
+        refused("n_group = 1", "n_group = 1\nnew_trick = 2", "new_trick");
+        refused("[train]", "[train]\nprecision = \"bf61\"", "did you mean `bf16`?");
+        refused("seed = 3", "seed = -3", "line 3: ");
+        refused("seed = 3", "seed = 3\nseed = 4", "line 4: ");
+        refused("batch_tokens = 64", "batch_tokens = 65", "train.batch_tokens is 65; it must be a multiple of data.sequence, 16");
+        refused("batch_tokens = 64", "batch_tokens = 48", "a multiple of train.micro_batch_tokens, 32");
+        refused("sequence = 16", "sequence = 128", "data.sequence is 128; it must be at most the model's 64 positions");
+        refused("tokens = 1000\n", "tokens = 0\n", "tokens of the source stories is 0; it must be at least 1");
+        refused("licence = \"MIT\"", "", "licence of the source stories is absent");
+        refused("text = [\"stories.txt\"]", "jsonl = [\"a\"]\nfield = \"t\"", "split_at_blank_lines of the source stories");
+        refused("text = [\"stories.txt\"]", "generate = \"a\"\ntext = [\"b\"]", "from 2 places");
+        refused("[train]", "[schedule]\nwarmup_steps = 101\n[train]", "at most the run's 100 steps");
+        refused("[train]", "[optimizer]\nlr = nan\n[train]", "optimizer.lr is NaN; it must be between");
+        refused("[train]", "[train]\nclip = 0", "train.clip is 0; it must be between");
+        refused("[train]", "[train]\nbias_speed = [[0.5, 0.1], [0.5, 0]]", "more than the one before");
+        refused("name = \"tiny\"", "name = \"../x\"", "1 to 64 letters");
+        refused("tokens = 6400", "tokens = 0", "train.tokens is 0");
+        refused("sequence = 16", "sequence = 16\nfim_rate = 0.1", "0 where tokenizer.fim names no tokens");
+        refused("tokens = 1000\n", "tokens = 1000\ndecay_tokens = 5\n", "0 where data.decay_share is 0");
+    }
 }
