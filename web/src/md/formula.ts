@@ -1,0 +1,19 @@
+/** KaTeX with its style and fonts, loaded when a formula first appears. It builds nodes, no HTML. */
+
+import katex from 'katex';
+import 'katex/dist/katex.min.css';
+
+export const FORMULA_CHARS_MAX = 4000;
+
+/** Draws `tex` into `target`; false when it is no formula that KaTeX knows. */
+export function drawFormula(tex: string, target: HTMLElement, displayMode: boolean): boolean {
+  if (tex.length > FORMULA_CHARS_MAX) return false;
+  try {
+    katex.render(tex, target, {
+      displayMode, throwOnError: true, strict: 'ignore', trust: false, output: 'htmlAndMathml', maxSize: 20, maxExpand: 300,
+    });
+    return true;
+  } catch {
+    return false; // the source stays on the page instead
+  }
+}
