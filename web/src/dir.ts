@@ -28,12 +28,12 @@ export interface Piece {
   sum: boolean;
 }
 
-const NUMBER = String.raw`[-−+]?\d[\d,._٫٬]*%?`;
+const NUMBER = String.raw`[-−+]?\d+(?:[,._٫٬]\d+)*%?`;
 const OPEN = String.raw`[([{]\s?`;
 const CLOSE = String.raw`\s?[)\]}]`;
 const TERM = String.raw`(?:${OPEN})*(?:${NUMBER}|\b[a-zA-Z]\b)(?:${CLOSE})*`;
 const OPERATOR = String.raw`\s?(?:[-−+*/×÷·^=<>≤≥≠≈]|==|<=|>=|!=)\s?`;
-const SUM = new RegExp(String.raw`${TERM}(?:${OPERATOR}${TERM})+(?:${OPERATOR}(?=$|[\s.،؟?!]))?|[-−+]\d[\d,.]*`, 'gu');
+const SUM = new RegExp(String.raw`${TERM}(?:${OPERATOR}${TERM})+(?:${OPERATOR}(?=$|[\s.،؟?!]))?|[-−+]\d+(?:[.,]\d+)*`, 'gu');
 
 /** Cuts plain text into sums and the rest. */
 export function pieces(text: string): Piece[] {

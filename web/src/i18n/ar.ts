@@ -118,7 +118,7 @@ export const ar: Words = {
   secondsShort: '{n} ث',
   minutesShort: '{m} د {s} ث',
   details: 'أرقام هذه الإجابة',
-  fromCache: '{n} من النص من الذاكرة المخبأة',
+  fromCache: 'منه من المخبأ',
   promptTokens: 'السؤال',
   answerTokens: 'الإجابة',
   reasoningTokens: 'التفكير',

@@ -113,7 +113,7 @@ export const en = {
   secondsShort: '{n} s',
   minutesShort: '{m} min {s} s',
   details: 'Figures of this answer',
-  fromCache: '{n} of the prompt from the cache',
+  fromCache: 'of it from the cache',
   promptTokens: 'Prompt',
   answerTokens: 'Answer',
   reasoningTokens: 'Reasoning',

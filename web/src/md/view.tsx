@@ -82,8 +82,8 @@ function blockNode(node: MdNode, context: Context): ComponentChild {
       return <Formula tex={node.text} display />;
     case 'table':
       return (
-        <div class="scroll" role="region" tabIndex={0} aria-label={plainText(node).trim().slice(0, 60)}>
-          <table dir={dir}>{node.children.map((part) => tablePart(part, inner))}</table>
+        <div class="scroll" dir={dir} role="region" tabIndex={0} aria-label={plainText(node).trim().slice(0, 60)}>
+          <table>{node.children.map((part) => tablePart(part, inner))}</table>
         </div>
       );
     case 'hr':

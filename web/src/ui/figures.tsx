@@ -24,7 +24,7 @@ export function Figures({ message }: { message: Message }) {
   const label = measured?.joules_label === 'measured' ? w.measured : measured?.joules_label === 'estimated' ? w.estimated : '';
   const rows: [string, string | undefined][] = [
     [w.promptTokens, num(usage?.prompt_tokens) === undefined ? undefined : count('tokens', num(usage?.prompt_tokens)!)],
-    ['', (num(usage?.prompt_cache_hit_tokens) ?? 0) > 0 ? fill(w.fromCache, { n: number(num(usage?.prompt_cache_hit_tokens)!) }) : undefined],
+    [w.fromCache, (num(usage?.prompt_cache_hit_tokens) ?? 0) > 0 ? count('tokens', num(usage?.prompt_cache_hit_tokens)!) : undefined],
     [w.answerTokens, tokens === undefined ? undefined : count('tokens', tokens)],
     [w.reasoningTokens, num(usage?.completion_tokens_details?.reasoning_tokens) === undefined
       ? undefined : count('tokens', num(usage?.completion_tokens_details?.reasoning_tokens)!)],

@@ -22,7 +22,7 @@ const PATHS = {
   gear: 'M10 7.2a2.8 2.8 0 1 1 0 5.6 2.8 2.8 0 0 1 0-5.6zM10 3v2M10 15v2M3 10h2M15 10h2M5 5l1.5 1.5M13.5 13.5L15 15M15 5l-1.5 1.5M6.5 13.5L5 15',
   chart: 'M4 16V9M8.5 16V4M13 16v-5M17 16H3',
   file: 'M5 3h7l3 3v11H5zM12 3v3h3',
-  lead: 'M10 3v9M7 5.5h3M8 8.5h2M10 11l2.2 4.4a2.4 2.4 0 0 1-4.4 0z',
+  lead: 'M10 2.5v8M6.5 4.5H10M6.5 8H10',
   alert: 'M10 4l7 12H3zM10 9v3M10 14h.01',
 } as const;
 
@@ -34,6 +34,7 @@ export function Icon({ name, size = 20 }: { name: IconName; size?: number }) {
   return (
     <svg class={TURNS.has(name) ? 'icon turns' : 'icon'} width={size} height={size} viewBox="0 0 20 20" aria-hidden="true" focusable="false">
       <path d={PATHS[name]} />
+      {name === 'lead' && <path class="solid" d="M10 10l2.9 5.2a3.2 3.2 0 0 1-5.8 0z" />}
     </svg>
   );
 }

@@ -190,13 +190,13 @@ function Reasoning({ message, text, run, around }: { message: Message; text: str
   }, [text, open, active]);
   const lastLine = active && !open ? (text.trimEnd().split('\n').at(-1) ?? '').slice(-160) : '';
   return (
-    <section class={active ? 'reasoning active' : 'reasoning'}>
+    <section class={active ? 'reasoning active' : 'reasoning'} dir={around}>
       <button type="button" aria-expanded={open} aria-controls={`r-${message.id}`} onClick={() => setOpen(!open)}>
         <Icon name="lead" size={18} />
-        <span class="label">
+        <span class="label" dir={w.dir}>
           {active ? w.reasoningNow : typeof seconds === 'number' && seconds > 0 ? fill(w.reasoned, { time: duration(seconds) }) : w.reasonedPlain}
         </span>
-        <span class="length">
+        <span class="length" dir={w.dir}>
           {active && typeof seconds === 'number' && seconds > 0 && duration(seconds)}
           {!active && typeof tokens === 'number' && fillTokens(tokens)}
         </span>

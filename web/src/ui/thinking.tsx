@@ -22,7 +22,9 @@ export function ThinkingControls({ model, settings, set }: {
   const steps = budgetSteps(model);
   const at = settings.budget === undefined ? steps.length - 1 : nearest(steps, settings.budget);
   const on = settings.thinking !== false;
-  const label = steps[at] === undefined ? w.unlimited : number(steps[at]!);
+  const share = curveOf(model).find(([budget]) => budget === steps[at])?.[1];
+  const limit = steps[at] === undefined ? w.unlimited : number(steps[at]!);
+  const label = share === undefined ? limit : `${limit} · ${number(share * 100)}%`;
   return (
     <div class="thinking">
       {model.thinking_switch !== false && (

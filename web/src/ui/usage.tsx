@@ -123,7 +123,8 @@ function Bars({ title, days, rows, value, show }: {
   const top = ticks.at(-1)!;
   const [width, height, left, bottom] = [720, 220, 64, 26];
   const flip = w.dir === 'rtl';
-  const slot = (width - left) / days.length;
+  const right = 18;
+  const slot = (width - left - right) / days.length;
   const x = (index: number): number => (flip ? width - left - (index + 1) * slot : left + index * slot);
   const y = (v: number): number => 8 + (height - bottom - 8) * (1 - v / top);
   const every = Math.ceil(days.length / 6);
@@ -136,7 +137,7 @@ function Bars({ title, days, rows, value, show }: {
       <svg viewBox={`0 0 ${width} ${height}`} role="img" aria-label={title} dir="ltr">
         {ticks.map((tick) => (
           <g key={tick} class="tick">
-            <path d={flip ? `M0 ${y(tick)}H${width - left}` : `M${left} ${y(tick)}H${width}`} />
+            <path d={flip ? `M${right} ${y(tick)}H${width - left}` : `M${left} ${y(tick)}H${width - right}`} />
             <text x={flip ? width - left + 8 : left - 8} y={y(tick) + 4} text-anchor={flip ? 'start' : 'end'}>{tick === 0 ? '0' : show(tick)}</text>
           </g>
         ))}
