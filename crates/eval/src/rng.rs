@@ -84,9 +84,9 @@ impl Rng {
 
 /// A stable 64-bit hash: FNV-1a, then SplitMix64's finaliser so that all bits depend on all bytes.
 pub fn hash(bytes: &[u8]) -> u64 {
-    let fnv = bytes.iter().fold(0xCBF2_9CE4_8422_2325, |h: u64, &byte| {
-        (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
-    });
+    let fnv = bytes
+        .iter()
+        .fold(0xCBF2_9CE4_8422_2325, |h: u64, &byte| (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3));
     mix(fnv)
 }
 

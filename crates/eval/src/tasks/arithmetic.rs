@@ -97,9 +97,7 @@ fn single(rng: &mut Rng, split: Split, level: u8) -> Option<(String, Vec<Step>)>
     let (a, b) = match op {
         Op::Add | Op::Sub => (rng.range(low, high), rng.range(low, high)),
         Op::Mul | Op::Div => {
-            let a = rng.range(1, [12, 99, VALUE_MAX][usize::from(level.min(3)) - 1]);
-            let b = rng.range(1, (VALUE_MAX / a).min(if level == 1 { 12 } else { VALUE_MAX }));
-            let (a, b) = if rng.chance(0.5) { (a, b) } else { (b, a) };
+            let (a, b) = factors(rng, level);
             if op == Op::Mul { (a, b) } else { (a * b, b) }
         }
     };
@@ -109,6 +107,22 @@ fn single(rng: &mut Rng, split: Split, level: u8) -> Option<(String, Vec<Step>)>
         return None;
     }
     Some((format!("{a}{}{b}", op.sign()), vec![step]))
+}
+
+/// Two factors with a product up to 999; the levels are those of [`single`].
+fn factors(rng: &mut Rng, level: u8) -> (i64, i64) {
+    let (a, b) = match level {
+        1 => (rng.range(1, 12), rng.range(1, 12)),
+        2 => {
+            let small = rng.range(2, 10);
+            (small, rng.range(2, (VALUE_MAX / small).min(99)))
+        }
+        _ => {
+            let small = rng.range(2, 31);
+            (small, rng.range(small, VALUE_MAX / small))
+        }
+    };
+    if rng.chance(0.5) { (a, b) } else { (b, a) }
 }
 
 /// An expression of `operations` operations, with the parentheses that it needs.
@@ -169,12 +183,30 @@ fn question(rng: &mut Rng, text: &str, level: u8, language: Language) -> String 
     };
     let templates: &[&str] = match language {
         Language::English => &[
-            "What is {e}?", "What is {e}?", "{e}=?", "{e}", "Calculate {e}.", "How much is {e}?", "Work out {e}.",
-            "Please calculate {e}.", "what is {e}", "Find {e}.", "Can you tell me what {e} is?", "{e} =",
+            "What is {e}?",
+            "What is {e}?",
+            "{e}=?",
+            "{e}",
+            "Calculate {e}.",
+            "How much is {e}?",
+            "Work out {e}.",
+            "Please calculate {e}.",
+            "what is {e}",
+            "Find {e}.",
+            "Can you tell me what {e} is?",
+            "{e} =",
         ],
         Language::Arabic => &[
-            "كم يساوي {e}؟", "كم يساوي {e}؟", "ما ناتج {e}؟", "احسب {e}.", "{e}=؟", "كم حاصل {e}؟", "أوجد ناتج {e}.",
-            "من فضلك احسب {e}.", "كم {e}؟", "هل تستطيع أن تحسب {e}؟",
+            "كم يساوي {e}؟",
+            "كم يساوي {e}؟",
+            "ما ناتج {e}؟",
+            "احسب {e}.",
+            "{e}=؟",
+            "كم حاصل {e}؟",
+            "أوجد ناتج {e}.",
+            "من فضلك احسب {e}.",
+            "كم {e}؟",
+            "هل تستطيع أن تحسب {e}؟",
         ],
     };
     rng.pick(templates).replace("{e}", &typed)

@@ -55,9 +55,42 @@ const WORDS_ENGLISH: &[&str] = &[
     "bread", "hill", "shoe", "king", "moon", "tree", "silver", "door", "cake", "sand", "light", "drum", "red", "leaf",
 ];
 const WORDS_ARABIC: &[&str] = &[
-    "تفاحة", "نهر", "حجر", "غيمة", "عصفور", "مصباح", "أخضر", "ملح", "نافذة", "حصان", "ورقة", "خاتم", "حديقة", "سكر",
-    "قارب", "شتاء", "أزرق", "طاولة", "سمكة", "مطر", "عسل", "طريق", "نجمة", "زجاج", "خبز", "جبل", "قمر", "شجرة", "باب",
-    "كعكة", "رمل", "ضوء", "طبل", "أحمر", "كتاب", "قلم",
+    "تفاحة",
+    "نهر",
+    "حجر",
+    "غيمة",
+    "عصفور",
+    "مصباح",
+    "أخضر",
+    "ملح",
+    "نافذة",
+    "حصان",
+    "ورقة",
+    "خاتم",
+    "حديقة",
+    "سكر",
+    "قارب",
+    "شتاء",
+    "أزرق",
+    "طاولة",
+    "سمكة",
+    "مطر",
+    "عسل",
+    "طريق",
+    "نجمة",
+    "زجاج",
+    "خبز",
+    "جبل",
+    "قمر",
+    "شجرة",
+    "باب",
+    "كعكة",
+    "رمل",
+    "ضوء",
+    "طبل",
+    "أحمر",
+    "كتاب",
+    "قلم",
 ];
 
 /// A problem of this kind; `level` is about the number of entries (1: 2 to 4, 2: 4 to 7, 3: 7 to 12).
@@ -139,21 +172,17 @@ fn numbers(rng: &mut Rng, task: ListTask, length: usize, language: Language) -> 
     let mut sorted = list.clone();
     sorted.sort_unstable();
     let (templates, answer): (&[&str], String) = match (task, language) {
-        (ListTask::Sort, Language::English) => (
-            &["Sort: {x}", "Sort from small to large: {x}", "Put these numbers in order: {x}"],
-            text(&sorted),
-        ),
-        (ListTask::Sort, Language::Arabic) => {
-            (&["رتب من الأصغر إلى الأكبر: {x}", "رتب هذه الأعداد: {x}"], text(&sorted))
+        (ListTask::Sort, Language::English) => {
+            (&["Sort: {x}", "Sort from small to large: {x}", "Put these numbers in order: {x}"], text(&sorted))
         }
+        (ListTask::Sort, Language::Arabic) => (&["رتب من الأصغر إلى الأكبر: {x}", "رتب هذه الأعداد: {x}"], text(&sorted)),
         (_, Language::English) => (
             &["What is the largest of {x}?", "Find the largest number: {x}"],
             sorted.last().map_or(0, |last| *last).to_string(),
         ),
-        (_, Language::Arabic) => (
-            &["ما أكبر عدد من {x}؟", "أوجد أكبر عدد: {x}"],
-            sorted.last().map_or(0, |last| *last).to_string(),
-        ),
+        (_, Language::Arabic) => {
+            (&["ما أكبر عدد من {x}؟", "أوجد أكبر عدد: {x}"], sorted.last().map_or(0, |last| *last).to_string())
+        }
     };
     // The largest by a running comparison.
     let mut steps = Vec::new();

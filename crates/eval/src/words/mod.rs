@@ -119,14 +119,8 @@ struct Story<'a> {
 impl<'a> Story<'a> {
     /// A story with `operations` steps; `None` where the numbers lead nowhere.
     fn tell(rng: &mut Rng, split: Split, operations: usize, scene: &'a dyn Scene) -> Option<Story<'a>> {
-        let mut story = Story {
-            scene,
-            split,
-            sentences: Vec::new(),
-            steps: Vec::new(),
-            amounts: Vec::new(),
-            answer: 0,
-        };
+        let mut story =
+            Story { scene, split, sentences: Vec::new(), steps: Vec::new(), amounts: Vec::new(), answer: 0 };
         let ask = story.choose_question(rng, operations);
         let reserved = match ask {
             Says::AskAmount => 0,
