@@ -5,6 +5,7 @@
 //! - [`plan`]: what a run of any size would take.
 //! - [`run`]: the loop, its log and its checkpoints; [`learner`]: what it asks of a model.
 
+pub mod bpe;
 pub mod corpus;
 pub mod data;
 mod energy;
