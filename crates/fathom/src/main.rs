@@ -23,6 +23,7 @@ mod commands {
     pub(crate) mod pull;
     pub(crate) mod run;
     pub(crate) mod tokenize;
+    pub(crate) mod train;
 }
 
 use std::process::ExitCode;
@@ -70,6 +71,7 @@ enum Command {
     Prompt(commands::prompt::Args),
     Plan(commands::plan::Args),
     Logits(commands::logits::Args),
+    Train(commands::train::Args),
     Doctor(commands::doctor::Args),
     Bench(commands::bench::Args),
 }
@@ -100,6 +102,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     kernels::isa::Isa::detect()?;
     match command {
         Command::Run(args) => return commands::run::run(args),
+        Command::Train(args) => return commands::train::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Describe(args) => commands::describe::run(args),
         Command::Convert(args) => commands::convert::run(args),

@@ -4,6 +4,7 @@
 //! together, and their floats are one vector.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use super::Few;
 use super::coded::*;
@@ -33,190 +34,243 @@ pub(super) trait Registers: Coded {
 /// Rows of inputs that are multiplied with weights once they are in registers.
 const TOGETHER: usize = 4;
 
+/// A row of inputs.
+#[derive(Clone, Copy)]
+struct X {
+    /// Bytes of the first piece, and from a piece to the next.
+    q: *const i8,
+    q_step: usize,
+    /// Sums of the first piece (blocks of 256), and from a piece to the next.
+    sums: *const i16,
+    sums_step: usize,
+    /// Sums of all blocks of 32.
+    block_sums: *const i32,
+    /// Scales of all blocks.
+    d: *const f32,
+}
+
 /// # Safety
 /// The processor has the instructions.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) unsafe fn few<F: Registers>(job: &Few) {
+    for t in (0..job.rows).step_by(TOGETHER) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match job.rows - t {
+                1 => rows::<F, 1>(job, t),
+                2 => rows::<F, 2>(job, t),
+                3 => rows::<F, 3>(job, t),
+                _ => rows::<F, 4>(job, t),
+            }
+        }
+    }
+}
+
+/// All outputs of rows `t .. t + T`.
+#[inline(always)]
+unsafe fn rows<F: Registers, const T: usize>(job: &Few, t: usize) {
+    let (weight, blocks) = (&job.job.weight, job.cols / F::BLOCK);
+    let x: [X; T] = std::array::from_fn(|i| {
+        let (q, q_step, sums, sums_step, block_sums, d) = job.inputs.pointers(job.input_row(t + i));
+        X { q, q_step, sums, sums_step, block_sums, d }
+    });
     for n in job.n.clone() {
-        for t in (0..job.rows).step_by(TOGETHER) {
-            // SAFETY: the caller's promise.
-            unsafe {
-                match job.rows - t {
-                    1 => row::<F, 1>(job, n, t),
-                    2 => row::<F, 2>(job, n, t),
-                    3 => row::<F, 3>(job, n, t),
-                    _ => row::<F, 4>(job, n, t),
-                }
+        let w = weight.data[n * weight.stride..][..blocks * F::BYTES].as_ptr();
+        let scales = weight.scales[n * weight.scale_stride..][..blocks * F::SCALE_BYTES].as_ptr();
+        let mut sums = [0.0f32; T];
+        // SAFETY: all blocks lie inside the row of weights (the slices above) and of inputs (`pointers`);
+        // the instruction set is the caller's promise.
+        unsafe {
+            for first in (0..blocks / 8 * 8).step_by(8) {
+                eight::<F, T, true>(w, scales, first, 8, &x, &mut sums);
             }
+            if blocks % 8 > 0 {
+                eight::<F, T, false>(w, scales, blocks / 8 * 8, blocks % 8, &x, &mut sums);
+            }
+        }
+        for (i, sum) in sums.into_iter().enumerate() {
+            job.write(t + i, n, sum);
         }
     }
 }
 
-/// Output `n` of rows `t .. t + T`.
+/// Adds the products of up to eight blocks (of eight, where `FULL`).
 #[inline(always)]
-unsafe fn row<F: Registers, const T: usize>(job: &Few, n: usize, t: usize) {
+unsafe fn eight<F: Registers, const T: usize, const FULL: bool>(
+    w: *const u8,
+    scales: *const u8,
+    first: usize,
+    count: usize,
+    x: &[X; T],
+    out: &mut [f32; T],
+) {
+    let count = if FULL { 8 } else { count };
     // SAFETY: the caller's promise.
-    let sums = unsafe { if F::BLOCK == 256 { large::<F, T>(job, n, t) } else { small::<F, T>(job, n, t) } };
-    for (i, sum) in sums.into_iter().enumerate() {
-        job.write(t + i, n, sum);
-    }
-}
-
-/// Blocks of 256, eight together.
-#[inline(always)]
-unsafe fn large<F: Registers, const T: usize>(job: &Few, n: usize, t: usize) -> [f32; T] {
-    let blocks = job.cols / 256;
-    let w = job.job.weight.data[n * job.job.weight.stride..][..blocks * F::BYTES].as_ptr();
-    let mut out = [0.0f32; T];
-    // SAFETY: blocks inside the row (the slice above); the instruction set is the caller's promise.
     unsafe {
-        for first in (0..blocks).step_by(8) {
-            let count = (blocks - first).min(8);
-            let mut parts = [[_mm512_setzero_si512(); 8]; T];
-            let mut mins = [[_mm256_setzero_si256(); 8]; T];
-            for i in 0..count {
-                let block = w.add((first + i) * F::BYTES);
-                _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD).cast());
-                _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD + 64).cast());
-                if F::BYTES > 128 {
-                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD + 128).cast());
-                }
-                let u = F::bytes(block);
-                let (scale, min) = F::scales_and_mins(block);
-                let wide = group_scales::<F>(scale);
-                for r in 0..T {
-                    let row = job.input_row(t + r);
-                    let x = job.inputs.bytes(row, first + i).as_ptr();
-                    let sums = job.inputs.sums(row, first + i);
-                    let sums = if F::GROUP == 16 {
-                        _mm256_loadu_si256(sums.as_ptr().cast())
-                    } else {
-                        _mm256_zextsi128_si256(_mm_loadu_si128(sums.as_ptr().add(16).cast()))
-                    };
-                    let mut acc = _mm512_setzero_si512();
-                    if F::OFFSET != 0 {
-                        let offset = _mm256_mullo_epi32(_mm256_madd_epi16(scale, sums), _mm256_set1_epi32(-F::OFFSET));
-                        acc = _mm512_zextsi256_si512(offset);
-                    }
-                    for j in 0..4 {
-                        let x = _mm512_load_si512(x.add(64 * j).cast());
-                        acc = if F::WIDE {
-                            let s = _mm512_dpbusd_epi32(_mm512_setzero_si512(), u[j], x);
-                            _mm512_add_epi32(acc, _mm512_mullo_epi32(s, wide[j]))
-                        } else {
-                            // Two products of at most 63 * 127 fit 16 bits.
-                            _mm512_dpwssd_epi32(acc, _mm512_maddubs_epi16(u[j], x), wide[j])
-                        };
-                    }
-                    parts[r][i] = acc;
-                    if F::M.is_some() {
-                        mins[r][i] = _mm256_madd_epi16(min, sums);
-                    }
-                }
-            }
-            let (d, m) = floats::<F>(w.add(first * F::BYTES), w, count);
-            for r in 0..T {
-                let scales = job.inputs.scales(job.input_row(t + r))[first..].first_chunk::<8>().expect("padded");
-                let mut value = _mm256_mul_ps(d, _mm256_cvtepi32_ps(sums_of_8(&parts[r])));
-                if F::M.is_some() {
-                    value = _mm256_add_ps(value, _mm256_mul_ps(m, _mm256_cvtepi32_ps(sums_of_8_halves(&mins[r]))));
-                }
-                out[r] = chain(out[r], _mm256_mul_ps(value, _mm256_loadu_ps(scales.as_ptr())), count);
-            }
+        let (start, scales) = (w.add(first * F::BYTES), scales.add(first * F::SCALE_BYTES));
+        if F::BLOCK == 256 {
+            large::<F, T, FULL>(start, first, count, x, out);
+        } else {
+            small::<F, T, FULL>(start, scales, first, count, x, out);
         }
     }
-    out
 }
 
-/// Blocks of 32, eight together.
+/// [`eight`] of blocks of 256.
 #[inline(always)]
-unsafe fn small<F: Registers, const T: usize>(job: &Few, n: usize, t: usize) -> [f32; T] {
-    let blocks = job.cols / 32;
-    let weight = &job.job.weight;
-    let w = weight.data[n * weight.stride..][..blocks * F::BYTES].as_ptr();
-    let scales = weight.scales[n * weight.scale_stride..][..blocks * F::SCALE_BYTES].as_ptr();
-    let mut out = [0.0f32; T];
-    // SAFETY: blocks inside the row (the slices above); the instruction set is the caller's promise.
+unsafe fn large<F: Registers, const T: usize, const FULL: bool>(
+    start: *const u8,
+    first: usize,
+    count: usize,
+    x: &[X; T],
+    out: &mut [f32; T],
+) {
+    // SAFETY: the caller's promise; lanes of blocks that are not there are not used.
     unsafe {
-        for first in (0..blocks).step_by(8) {
-            let count = (blocks - first).min(8);
-            let start = w.add(first * F::BYTES);
-            let mut parts = [[_mm512_setzero_si512(); 4]; T];
-            for i in 0..4 {
-                let (a, b) = ((2 * i).min(count - 1), (2 * i + 1).min(count - 1));
-                _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(AHEAD + 64 * i).cast());
-                let u = F::pair(start.add(a * F::BYTES), start.add(b * F::BYTES));
-                for r in 0..T {
-                    let x = job.inputs.bytes(job.input_row(t + r), first / 8).as_ptr();
-                    let x = _mm512_load_si512(x.add(64 * i).cast());
-                    parts[r][i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), u, x);
-                }
+        let mut parts = [const { MaybeUninit::<[__m512i; 8]>::uninit() }; T];
+        let mut mins = [const { MaybeUninit::<[__m256i; 8]>::uninit() }; T];
+        if !FULL {
+            parts = [const { MaybeUninit::zeroed() }; T];
+            mins = [const { MaybeUninit::zeroed() }; T];
+        }
+        for i in 0..count {
+            let block = start.add(i * F::BYTES);
+            for line in 0..F::BYTES.div_ceil(64) {
+                _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD + 64 * line).cast());
             }
-            let (d, m) = floats::<F>(start, scales.add(first * F::SCALE_BYTES), count);
+            let u = F::bytes(block);
+            let (scale, min) = F::scales_and_mins(block);
+            let wide = group_scales::<F>(scale);
             for r in 0..T {
-                let row = job.input_row(t + r);
-                let sums = job.inputs.block_sums(row)[first..].first_chunk::<8>().expect("padded");
-                let sums = _mm256_loadu_si256(sums.as_ptr().cast());
-                let mut s = sums_of_4_pairs(&parts[r]);
+                let q = x[r].q.add((first + i) * x[r].q_step);
+                let sums = x[r].sums.add((first + i) * x[r].sums_step);
+                let sums = if F::GROUP == 16 {
+                    _mm256_loadu_si256(sums.cast())
+                } else {
+                    _mm256_zextsi128_si256(_mm_loadu_si128(sums.add(16).cast()))
+                };
+                let mut acc = _mm512_setzero_si512();
                 if F::OFFSET != 0 {
-                    s = _mm256_sub_epi32(s, _mm256_mullo_epi32(sums, _mm256_set1_epi32(F::OFFSET)));
+                    let offset = _mm256_mullo_epi32(_mm256_madd_epi16(scale, sums), _mm256_set1_epi32(-F::OFFSET));
+                    acc = _mm512_zextsi256_si512(offset);
                 }
-                let mut value = _mm256_mul_ps(d, _mm256_cvtepi32_ps(s));
+                for j in 0..4 {
+                    let x = _mm512_load_si512(q.add(64 * j).cast());
+                    acc = if F::WIDE {
+                        let s = _mm512_dpbusd_epi32(_mm512_setzero_si512(), u[j], x);
+                        _mm512_add_epi32(acc, _mm512_mullo_epi32(s, wide[j]))
+                    } else {
+                        // Two products of at most 63 * 127 fit 16 bits.
+                        _mm512_dpwssd_epi32(acc, _mm512_maddubs_epi16(u[j], x), wide[j])
+                    };
+                }
+                parts[r].as_mut_ptr().cast::<__m512i>().add(i).write(acc);
                 if F::M.is_some() {
-                    value = _mm256_add_ps(value, _mm256_mul_ps(m, _mm256_cvtepi32_ps(sums)));
+                    mins[r].as_mut_ptr().cast::<__m256i>().add(i).write(_mm256_madd_epi16(min, sums));
                 }
-                let scales = job.inputs.scales(row)[first..].first_chunk::<8>().expect("padded");
-                out[r] = chain(out[r], _mm256_mul_ps(value, _mm256_loadu_ps(scales.as_ptr())), count);
             }
         }
+        let (d, m) = floats::<F, FULL>(start, start, (F::BYTES, F::BYTES), count);
+        for r in 0..T {
+            let s = sums_of_8(parts[r].assume_init_ref());
+            let mut value = _mm256_mul_ps(d, _mm256_cvtepi32_ps(s));
+            if F::M.is_some() {
+                let min = sums_of_8_halves(mins[r].assume_init_ref());
+                value = _mm256_add_ps(value, _mm256_mul_ps(m, _mm256_cvtepi32_ps(min)));
+            }
+            out[r] += tree::<FULL>(_mm256_mul_ps(value, _mm256_loadu_ps(x[r].d.add(first))), count);
+        }
     }
-    out
+}
+
+/// [`eight`] of blocks of 32.
+#[inline(always)]
+unsafe fn small<F: Registers, const T: usize, const FULL: bool>(
+    start: *const u8,
+    scales: *const u8,
+    first: usize,
+    count: usize,
+    x: &[X; T],
+    out: &mut [f32; T],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut parts = [[_mm512_setzero_si512(); 4]; T];
+        for i in 0..4 {
+            let (a, b) = if FULL { (2 * i, 2 * i + 1) } else { ((2 * i).min(count - 1), (2 * i + 1).min(count - 1)) };
+            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(AHEAD + 64 * i).cast());
+            let u = F::pair(start.add(a * F::BYTES), start.add(b * F::BYTES));
+            for r in 0..T {
+                let q = _mm512_load_si512(x[r].q.add(first / 8 * x[r].q_step + 64 * i).cast());
+                parts[r][i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), u, q);
+            }
+        }
+        let (d, m) = floats::<F, FULL>(start, scales, (F::BYTES, F::SCALE_BYTES), count);
+        for r in 0..T {
+            let sums = _mm256_loadu_si256(x[r].block_sums.add(first).cast());
+            let mut s = sums_of_4_pairs(&parts[r]);
+            if F::OFFSET != 0 {
+                s = _mm256_sub_epi32(s, _mm256_mullo_epi32(sums, _mm256_set1_epi32(F::OFFSET)));
+            }
+            let mut value = _mm256_mul_ps(d, _mm256_cvtepi32_ps(s));
+            if F::M.is_some() {
+                value = _mm256_add_ps(value, _mm256_mul_ps(m, _mm256_cvtepi32_ps(sums)));
+            }
+            out[r] += tree::<FULL>(_mm256_mul_ps(value, _mm256_loadu_ps(x[r].d.add(first))), count);
+        }
+    }
 }
 
 /// How far ahead the weights of a row are asked for.
 const AHEAD: usize = 1024;
 
-/// Adds the first `count` of `values` to `sum`, one after the other.
+/// The sum of the first `count` of `values` as the tree of an eight.
 #[inline(always)]
-unsafe fn chain(mut sum: f32, values: __m256, count: usize) -> f32 {
-    let mut each = [0.0f32; 8];
-    // SAFETY: eight floats; the instruction set is the caller's promise.
-    unsafe { _mm256_storeu_ps(each.as_mut_ptr(), values) };
-    if count == 8 {
-        each.iter().for_each(|v| sum += v);
-    } else {
-        each[..count].iter().for_each(|v| sum += v);
+unsafe fn tree<const FULL: bool>(values: __m256, count: usize) -> f32 {
+    // SAFETY: the instruction set is the caller's promise.
+    unsafe {
+        let v = if FULL { values } else { _mm256_maskz_mov_ps(!(!0 << count), values) };
+        let pairs = _mm256_add_ps(v, _mm256_movehdup_ps(v));
+        let fours = _mm256_add_ps(pairs, _mm256_permute_ps::<0b10>(pairs));
+        let low = _mm256_castps256_ps128(fours);
+        _mm_cvtss_f32(_mm_add_ss(low, _mm256_extractf128_ps::<1>(fours)))
     }
-    sum
 }
 
-/// `d` and `m` of up to eight blocks; blocks after the last one repeat it.
+/// `d` and `m` of up to eight blocks, so many bytes apart; blocks after the last one repeat it.
 #[inline(always)]
-unsafe fn floats<F: Coded>(block: *const u8, scale: *const u8, count: usize) -> (__m256, __m256) {
+pub(super) unsafe fn floats<F: Coded, const FULL: bool>(
+    block: *const u8,
+    scale: *const u8,
+    (step, scale_step): (usize, usize),
+    count: usize,
+) -> (__m256, __m256) {
     // SAFETY: blocks that exist; the instruction set is the caller's promise.
     unsafe {
-        let half = |at: usize| {
-            let one = |i: usize| block.add(i.min(count - 1) * F::BYTES + at).cast::<i16>().read_unaligned();
-            _mm256_cvtph_ps(_mm_setr_epi16(one(0), one(1), one(2), one(3), one(4), one(5), one(6), one(7)))
-        };
-        let power = |i: usize, nan: bool| {
-            let e = *scale.add(i.min(count - 1) * F::SCALE_BYTES);
-            if nan && e == 255 { f32::NAN } else { e8m0_half_to_f32(e) }
-        };
-        let powers = |nan: bool| {
-            let p = |i: usize| power(i, nan);
-            _mm256_setr_ps(p(0), p(1), p(2), p(3), p(4), p(5), p(6), p(7))
-        };
-        let d = match F::D {
-            Scale::F16(at) => half(at),
-            Scale::E8m0 => powers(false),
-            Scale::E8m0OrNan => powers(true),
-        };
-        let m = match F::M {
-            Some((at, sign)) => _mm256_mul_ps(_mm256_set1_ps(sign), half(at)),
-            None => _mm256_setzero_ps(),
-        };
-        (d, m)
+        let at = |i: usize| if FULL { i } else { i.min(count - 1) };
+        match (F::D, F::M) {
+            // Both stand side by side: one word.
+            (Scale::F16(d), Some((m, sign))) if m == d + 2 => {
+                let one = |i: usize| block.add(at(i) * step + d).cast::<i32>().read_unaligned();
+                let v = _mm256_setr_epi32(one(0), one(1), one(2), one(3), one(4), one(5), one(6), one(7));
+                let m = _mm256_cvtph_ps(_mm256_cvtepi32_epi16(_mm256_srli_epi32::<16>(v)));
+                (_mm256_cvtph_ps(_mm256_cvtepi32_epi16(v)), _mm256_mul_ps(_mm256_set1_ps(sign), m))
+            }
+            (_, Some(_)) => unreachable!("minima's floats follow the scales'"),
+            (Scale::F16(d), None) => {
+                let one = |i: usize| block.add(at(i) * step + d).cast::<i16>().read_unaligned();
+                let v = _mm_setr_epi16(one(0), one(1), one(2), one(3), one(4), one(5), one(6), one(7));
+                (_mm256_cvtph_ps(v), _mm256_setzero_ps())
+            }
+            (power, None) => {
+                let one = |i: usize| match *scale.add(at(i) * scale_step) {
+                    255 if power == Scale::E8m0OrNan => f32::NAN,
+                    e => e8m0_half_to_f32(e),
+                };
+                let d = _mm256_setr_ps(one(0), one(1), one(2), one(3), one(4), one(5), one(6), one(7));
+                (d, _mm256_setzero_ps())
+            }
+        }
     }
 }
 
@@ -306,9 +360,8 @@ unsafe fn sums_of_8_halves(v: &[__m256i; 8]) -> __m256i {
 unsafe fn nibble_pair(a: *const u8, b: *const u8) -> __m512i {
     // SAFETY: see above.
     unsafe {
-        let a = _mm512_castsi256_si512(_mm256_broadcastsi128_si256(_mm_loadu_si128(a.cast())));
-        let b = _mm256_broadcastsi128_si256(_mm_loadu_si128(b.cast()));
-        let both = _mm512_inserti64x4::<1>(a, b);
+        let a = _mm512_broadcast_i32x4(_mm_loadu_si128(a.cast()));
+        let both = _mm512_mask_broadcast_i32x4(a, 0xff00, _mm_loadu_si128(b.cast()));
         let shifts = _mm512_setr_epi64(0, 0, 4, 4, 0, 0, 4, 4);
         _mm512_and_si512(_mm512_srlv_epi64(both, shifts), _mm512_set1_epi8(15))
     }

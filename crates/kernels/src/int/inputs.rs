@@ -22,7 +22,7 @@ const LEAST: u32 = (127 - 120) << 23;
 /// Sixty-four bytes at an address that is a multiple of 64: one load never crosses a line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(crate) struct Line([i8; 64]);
+pub(crate) struct Line(pub(super) [i8; 64]);
 
 /// Rows of signed bytes.
 #[derive(Default)]
@@ -97,6 +97,20 @@ impl Inputs {
         assert!(row < self.rows && piece < self.pieces, "row {row} of {}, piece {piece}", self.rows);
         // SAFETY: four lines of plain bytes, inside the vector by the check above.
         unsafe { &*self.q.as_ptr().add((piece * self.rows + row) * (PIECE / 64)).cast::<[i8; PIECE]>() }
+    }
+
+    /// What kernels read of a row, valid for all its pieces and padded scales: bytes of the first piece
+    /// and the step to the next, sums of it (null in blocks of 32) and the step to the next, sums of
+    /// blocks of 32 (null in blocks of 256), scales.
+    pub(super) fn pointers(&self, row: usize) -> (*const i8, usize, *const i16, usize, *const i32, *const f32) {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        let q = self.q[row * (PIECE / 64)..].as_ptr().cast::<i8>();
+        let (q_step, sums_step) = (self.rows * PIECE, self.rows * SUMS);
+        if self.block == PIECE {
+            (q, q_step, self.sums[row * SUMS..].as_ptr(), sums_step, std::ptr::null(), self.scales(row).as_ptr())
+        } else {
+            (q, q_step, std::ptr::null(), 0, self.block_sums(row).as_ptr(), self.scales(row).as_ptr())
+        }
     }
 
     /// The scales of a row's blocks.

@@ -2,14 +2,15 @@
 //!
 //! The rows of `x` are rounded to bytes in blocks as long as the weights' blocks (`inputs`). Within a
 //! block all arithmetic is exact in 32-bit integers: `S`, the sum of weights (with the integer scales
-//! of their groups) times inputs, and `M`, the sum of the groups' minima times inputs. Blocks are
-//! added in rising order, each operation rounded by itself, never fused:
+//! of their groups) times inputs, and `M`, the sum of the groups' minima times inputs. Each operation
+//! on floats is rounded by itself, never fused:
 //!
-//!     out = 0;  for each block: out = out + (d * S + m * M) * x.d
+//!     v[b] = (d * S + m * M) * x.d                                    for each block b
+//!     out = 0;  for each eight blocks: out = out + (((v0+v1) + (v2+v3)) + ((v4+v5) + (v6+v7)))
 //!
-//! (`coded` says what `d`, `m` and the integers of each format are.) Integer sums may be taken in any
-//! order, so the portable code (the specification), AVX2 and AVX-512 give the same bits, for one row
-//! or many, whatever the tile, the task or the thread.
+//! with zeros for the blocks that the last eight lacks. (`coded` says what `d`, `m` and the integers of
+//! each format are.) Integer sums may be taken in any order, so the portable code (the specification),
+//! AVX2 and AVX-512 give the same bits, for one row or many, whatever the tile, the task or the thread.
 //!
 //! Few rows of inputs: weights are used as they are read, from memory at its speed. Many: 32 outputs
 //! of a piece are laid out once as a panel of bytes in the first-level cache, and all rows of inputs
@@ -17,6 +18,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_panel;
 pub(crate) mod coded;
 mod inputs;
 mod portable;
@@ -25,7 +28,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use coded::{Code, Coded, coded};
-use inputs::Inputs;
+use inputs::{Inputs, Line};
 
 use crate::isa::Isa;
 use crate::pool::{Pool, SharedMut};
@@ -71,11 +74,33 @@ impl Path {
         let _ = isa;
         Path::Portable
     }
+
+    /// Whether so many rows of inputs are worth a panel.
+    fn panels(self, rows: usize) -> bool {
+        self != Path::Portable && rows > FEW_ROWS
+    }
 }
 
 thread_local! {
     static INPUTS: RefCell<[Inputs; 2]> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
+
+/// Memory of a thread for the task at hand. Only what a task has written does it read.
+#[derive(Default)]
+struct Scratch {
+    /// Weights of a piece of [`PANEL`] outputs.
+    panel: Vec<Line>,
+    /// Sums of rows of inputs with [`PANEL`] outputs.
+    sums: Vec<f32>,
+}
+
+/// Outputs of a panel.
+const PANEL: usize = 32;
+/// Rows of inputs up to which weights are used as they are read.
+const FEW_ROWS: usize = 4;
+/// Rows of inputs whose sums are kept at a time.
+const MOST_ROWS: usize = 1024;
 
 /// Multiplications below which a task is not worth another thread's attention.
 const TASK_WORK: usize = 128 * 1024;
@@ -93,12 +118,12 @@ pub(crate) fn run(isa: Isa, pool: &Pool, out: &SharedMut<f32>, x: &[f32], cols: 
     }
     let path = Path::of(isa);
     let all_rows: usize = jobs.iter().filter(|job| job.rows > 0).map(|job| job.weight.rows).sum();
-    let fair = all_rows.div_ceil(8 * pool.threads()).next_multiple_of(4);
+    let fair = all_rows.div_ceil(8 * pool.threads());
     let mut first_tasks = Vec::with_capacity(jobs.len());
     let mut tasks = 0;
     for job in jobs {
-        let least = TASK_WORK.div_ceil(cols * job.rows.max(1)).next_multiple_of(4);
-        let rows = fair.max(least);
+        let least = TASK_WORK.div_ceil(cols * job.rows.max(1));
+        let rows = fair.max(least).next_multiple_of(if path.panels(job.rows) { PANEL } else { 4 });
         first_tasks.push((tasks, rows));
         tasks += if job.rows == 0 { 0 } else { job.weight.rows.div_ceil(rows) };
     }
@@ -107,7 +132,8 @@ pub(crate) fn run(isa: Isa, pool: &Pool, out: &SharedMut<f32>, x: &[f32], cols: 
         let ((first, rows), job) = (first_tasks[at], &jobs[at]);
         let n = (task - first) * rows..((task - first + 1) * rows).min(job.weight.rows);
         let inputs = &inputs[usize::from(job.weight.code.block() == 256)];
-        few_rows(path, &Few { n, inputs, out, cols, rows: job.rows, job });
+        let task = Few { n, inputs, out, cols, rows: job.rows, job };
+        if path.panels(job.rows) { many_rows(path, &task) } else { few_rows(path, &task) }
     });
     INPUTS.set(inputs);
 }
@@ -141,9 +167,16 @@ impl Few<'_> {
     /// Writes output `n` of row `t`.
     #[inline(always)]
     fn write(&self, t: usize, n: usize, value: f32) {
-        assert!(self.n.contains(&n) && t < self.rows, "output {n} of row {t}");
-        // SAFETY: outputs of jobs do not overlap, and `n` is this task's alone.
-        unsafe { self.out.range(self.job.offset + t * self.job.stride + n, 1)[0] = value };
+        self.write_row(t, n, &[value]);
+    }
+
+    /// Writes outputs `n ..` of row `t`.
+    #[inline(always)]
+    fn write_row(&self, t: usize, n: usize, values: &[f32]) {
+        let inside = self.n.contains(&n) && values.len() <= self.n.end - n;
+        assert!(inside && t < self.rows, "{} outputs at {n} of row {t}", values.len());
+        // SAFETY: outputs of jobs do not overlap, and these are this task's alone.
+        unsafe { self.out.range(self.job.offset + t * self.job.stride + n, values.len()) }.copy_from_slice(values);
     }
 }
 
@@ -155,5 +188,36 @@ fn few_rows(path: Path, few: &Few) {
         // SAFETY: this path exists only where the processor has the instructions.
         #[cfg(target_arch = "x86_64")]
         Path::Vnni => coded!(code, F => unsafe { avx512::few::<F>(few) }),
+    }
+}
+
+fn many_rows(path: Path, many: &Few) {
+    let code = many.job.weight.code;
+    assert_eq!(many.inputs.block(), code.block(), "inputs in the weights' blocks");
+    SCRATCH.with_borrow_mut(|scratch| match path {
+        Path::Portable => unreachable!("the portable code has no panels"),
+        // SAFETY: this path exists only where the processor has the instructions.
+        #[cfg(target_arch = "x86_64")]
+        Path::Vnni => coded!(code, F => unsafe { avx512_panel::many::<F>(many, scratch) }),
+    });
+}
+
+/// What becomes of a block's values in the tree of its eight: they are added to the levels in `fold`,
+/// lowest first, and go to level `to` (3: the output's sum).
+#[derive(Clone, Copy)]
+struct Climb {
+    fold: [bool; 3],
+    to: usize,
+}
+
+impl Climb {
+    /// Block `block` of `blocks`.
+    fn of(block: usize, blocks: usize) -> Climb {
+        let bit = |level: usize| block >> level & 1 == 1;
+        if block + 1 == blocks {
+            return Climb { fold: [bit(0), bit(1), bit(2)], to: 3 };
+        }
+        let to = (0..3).find(|&level| !bit(level)).unwrap_or(3);
+        Climb { fold: [to > 0, to > 1, to > 2], to }
     }
 }

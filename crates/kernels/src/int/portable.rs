@@ -9,13 +9,14 @@ pub(super) fn few<F: Coded>(job: &Few) {
     let mut integers = Integers::new();
     let (blocks, per_piece) = (job.cols / F::BLOCK, PIECE / F::BLOCK);
     let mut sums = vec![0.0f32; job.rows];
+    let mut eights = vec![[0.0f32; 8]; job.rows];
     for n in job.n.clone() {
         sums.fill(0.0);
         for block in 0..blocks {
             let (bytes, scale) = job.block::<F>(n, block);
             F::expand(bytes, &mut integers);
             let (d, m) = (F::d(bytes, scale), F::m(bytes));
-            for (t, sum) in sums.iter_mut().enumerate() {
+            for (t, eight) in eights.iter_mut().enumerate() {
                 let row = job.input_row(t);
                 let x = &job.inputs.bytes(row, block / per_piece)[block % per_piece * F::BLOCK..][..F::BLOCK];
                 let (s, min) = block_sums::<F>(&integers, x);
@@ -23,13 +24,20 @@ pub(super) fn few<F: Coded>(job: &Few) {
                 if let Some(m) = m {
                     value += m * min as f32;
                 }
-                *sum += value * job.inputs.scales(row)[block];
+                eight[block % 8] = value * job.inputs.scales(row)[block];
+            }
+            if block % 8 == 7 || block + 1 == blocks {
+                sums.iter_mut().zip(&mut eights).for_each(|(sum, eight)| *sum += tree(std::mem::take(eight)));
             }
         }
         for (t, &sum) in sums.iter().enumerate() {
             job.write(t, n, sum);
         }
     }
+}
+
+fn tree(v: [f32; 8]) -> f32 {
+    ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]))
 }
 
 /// The two integer sums of a block: of weights times inputs, and of minima times inputs.
