@@ -218,8 +218,7 @@ mod tests {
     #[test]
     fn int8_is_off_by_half_a_step_of_its_own_group() {
         for width in [1, 63, 64, 65, 80, 576] {
-            let row: Vec<f32> =
-                (0..width).map(|i| ((i * 37 % 101) as f32 - 50.0) * 1.1f32.powi(i / 64)).collect();
+            let row: Vec<f32> = (0..width).map(|i| ((i * 37 % 101) as f32 - 50.0) * 1.1f32.powi(i / 64)).collect();
             let got = stored(CacheFormat::Int8, &row);
             for (got, want) in got.chunks(INT8_GROUP).zip(row.chunks(INT8_GROUP)) {
                 let largest = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));

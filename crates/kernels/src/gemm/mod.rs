@@ -50,7 +50,6 @@ macro_rules! dispatch {
         }
     }};
 }
-pub(crate) use dispatch;
 
 mod micro;
 mod packed;

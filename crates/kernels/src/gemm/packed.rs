@@ -1,8 +1,8 @@
 //! Matrices in panels of sixteen outputs.
 
+use super::Kernels;
 use super::micro::{self, Micro, Step, bf16_to_f32};
 use super::tasks::{pack_block, pack_inputs};
-use super::{Kernels, dispatch};
 use crate::pool::Pool;
 use crate::train::panels::Precision;
 

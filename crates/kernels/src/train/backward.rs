@@ -73,14 +73,14 @@ pub fn rms_norm_within_backward(
 
 /// Where the elements of a norm lie in each row.
 #[derive(Clone, Copy)]
-struct Rows {
+pub(crate) struct Rows {
     width: usize,
     offset: usize,
 }
 
 /// Where the gradient of a norm's output is, and what becomes of the one of its input.
 #[derive(Clone, Copy)]
-enum Mode<'a> {
+pub(crate) enum Mode<'a> {
     Write(&'a [f32]),
     Add(&'a [f32]),
     InPlace,

@@ -93,7 +93,7 @@ pub fn adamw_step(
 
 /// What a step of AdamW is made of.
 #[derive(Clone, Copy)]
-struct AdamWStep {
+pub(crate) struct AdamWStep {
     beta1: f32,
     beta2: f32,
     eps: f32,
