@@ -1,25 +1,36 @@
 //! Attention over a paged cache.
 //!
 //! For each query: scores against the cached keys it may see, softmax, and the weighted sum of the
-//! values, in one pass over blocks of [`PAGE_LEN`] positions with a running maximum and sum
-//! (Milakov and Gimelshein 2018; Dao et al. 2022). Blocks begin at multiples of `PAGE_LEN`, so the
-//! order of every sum depends only on the query's own position and what it sees: not on the chunk it
-//! came in, on other queries, or on threads.
+//! values (Milakov and Gimelshein 2018; Dao et al. 2022). Positions are taken in segments of
+//! [`SEGMENT_LEN`] that begin at its multiples, and a segment in pages of [`PAGE_LEN`], with a running
+//! maximum and sum; segments are then merged in rising order. So the order of every sum depends only on
+//! the query's own position and what it sees: not on the chunk it came in, on other queries, or on
+//! threads. Segments of one query are independent of each other until they are merged, which is how
+//! several threads work on the one token of one sequence.
 //!
 //! Multi-head, grouped-query and latent attention are one kernel: in the latent form (DeepSeek-V2,
 //! section 2.1) all heads share one key row, whose first part is also the value.
 
+mod index;
 mod plane;
+mod sums;
+mod tile;
 
 use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::isa::{Isa, isa};
-use crate::lanes::{Lanes, dispatch};
-use crate::ops::exp;
+use crate::lanes::dispatch;
 use crate::pool::{Pool, SharedMut};
-use crate::tile::{MOST_COLUMNS, ROW_STEP, Rows as TileRows, block, room};
+use sums::Sums;
+use tile::{Scratch, fold_segments, merge_parts, part_len, write_out};
 
+pub use index::index_scores;
 pub use plane::{CacheFormat, INT8_GROUP, PAGE_LEN, Plane};
+
+/// Positions in a segment: whole pages.
+pub const SEGMENT_LEN: usize = 256;
 
 /// Consecutive tokens of one sequence in a batch.
 #[derive(Clone, Copy, Debug)]
@@ -66,10 +77,13 @@ pub enum Cached<'a> {
 /// positions for each row (sparse attention's choice); none means all.
 pub type Selection<'a> = Option<&'a [Vec<u32>]>;
 
-/// Tokens of a chunk that share the unpacked block of keys.
-const TILE_TOKENS: usize = 8;
-/// Query heads of a task; with the tokens they make up to 64 query rows.
-const TILE_HEADS: usize = 8;
+/// Query rows, a (token, head) pair each, that share the unpacked pages: so many that unpacking costs
+/// little beside them, and that queries, keys and sums fit the second-level cache.
+const TILE_ROWS: usize = 64;
+/// Query heads of a tile: more tokens of fewer heads share the pages as well.
+const TILE_HEADS: usize = 16;
+/// Tiles are not made smaller than this for the sake of more threads: they would only unpack.
+const TILE_HEADS_MIN: usize = 4;
 
 /// `out[t, h] = sum over s of softmax(scale * q[t, h] . key[s, kv(h)]) value[s, kv(h)]`.
 ///
@@ -115,18 +129,13 @@ pub fn attend_with(
     let total: usize = chunks.iter().map(|c| c.rows).sum();
     assert_eq!(q.len(), total * shape.heads * shape.key_dim, "queries of {total} tokens");
     assert_eq!(out.len(), total * shape.heads * shape.value_dim, "outputs of {total} tokens");
-    let tiles = tiles_of(shape, chunks);
-    let out = &SharedMut::new(out);
+    let plan = Plan::new(pool.threads(), shape, chunks, selection.is_some());
     let call = Call { shape, q, cached, sinks, selection };
-    pool.run(tiles.len(), |i| {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let (call, tile) = (&call, &tiles[i]);
-            dispatch!(
-                isa,
-                attend_tile(call: &Call<'_>, tile: &Tile<'_>, out: &SharedMut<'_, f32>, scratch: &mut Scratch)
-            );
-        });
-    });
+    if plan.tasks.len() == plan.tiles.len() {
+        attend_whole(isa, pool, &call, &plan, out);
+    } else {
+        PARTS.with_borrow_mut(|parts| attend_split(isa, pool, &call, &plan, parts, out));
+    }
 }
 
 /// What all tiles of one call share.
@@ -144,20 +153,66 @@ struct Tile<'a> {
     kv_head: usize,
     first_head: usize,
     heads: usize,
+    /// Those that hold all that its tokens may see.
+    segments: Range<usize>,
 }
 
-fn tiles_of<'a>(shape: &Shape, chunks: &[Chunk<'a>]) -> Vec<Tile<'a>> {
+impl Tile<'_> {
+    /// Query rows, heads fastest.
+    fn rows(&self) -> usize {
+        self.chunk.rows * self.heads
+    }
+
+    /// Token of the batch and head of query row `row`.
+    fn token_head(&self, row: usize) -> (usize, usize) {
+        (self.chunk.first_row + row / self.heads, self.first_head + row % self.heads)
+    }
+}
+
+/// How a call is cut into tasks. The cut never changes a result: tiles are independent of each other,
+/// and segments are merged in one order whoever computed them.
+struct Plan<'a> {
+    tiles: Vec<Tile<'a>>,
+    /// (tile, segment); each tile once, where tiles alone are enough for all threads.
+    tasks: Vec<(usize, usize)>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(threads: usize, shape: &Shape, chunks: &[Chunk<'a>], selects: bool) -> Plan<'a> {
+        let group = shape.heads / shape.kv_heads;
+        let mut heads = TILE_HEADS.min(group);
+        // Each token has a selection of its own, and rows that see the same are computed together.
+        let tokens = |heads: usize| if selects { 1 } else { (TILE_ROWS / heads).max(1) };
+        let mut tiles = tiles_of(shape, chunks, tokens(heads), heads);
+        // Twice as many tasks as threads: they are not all equally long.
+        let wanted = if threads == 1 { 1 } else { 2 * threads };
+        let segments = |tiles: &[Tile]| tiles.iter().map(|tile| tile.segments.len()).sum::<usize>();
+        if tiles.len() >= wanted {
+            return Plan { tasks: (0..tiles.len()).map(|tile| (tile, 0)).collect(), tiles };
+        }
+        while segments(&tiles) < threads && heads > TILE_HEADS_MIN {
+            heads = heads.div_ceil(2);
+            tiles = tiles_of(shape, chunks, tokens(heads), heads);
+        }
+        let tasks = tiles.iter().enumerate().flat_map(|(i, tile)| tile.segments.clone().map(move |s| (i, s))).collect();
+        Plan { tiles, tasks }
+    }
+}
+
+fn tiles_of<'a>(shape: &Shape, chunks: &[Chunk<'a>], tile_tokens: usize, tile_heads: usize) -> Vec<Tile<'a>> {
     let group = shape.heads / shape.kv_heads;
     let mut tiles = Vec::new();
     for chunk in chunks {
         assert!(chunk.position + chunk.rows <= chunk.pages.len() * PAGE_LEN, "chunk beyond its pages");
-        for first in (0..chunk.rows).step_by(TILE_TOKENS) {
-            let rows = TILE_TOKENS.min(chunk.rows - first);
+        for first in (0..chunk.rows).step_by(tile_tokens) {
+            let rows = tile_tokens.min(chunk.rows - first);
             let part = Chunk { first_row: chunk.first_row + first, rows, position: chunk.position + first, ..*chunk };
+            let start = shape.window.map_or(0, |w| (part.position + 1).saturating_sub(w));
+            let segments = start / SEGMENT_LEN..(part.position + rows - 1) / SEGMENT_LEN + 1;
             for kv_head in 0..shape.kv_heads {
-                for head in (0..group).step_by(TILE_HEADS) {
-                    let heads = TILE_HEADS.min(group - head);
-                    tiles.push(Tile { chunk: part, kv_head, first_head: kv_head * group + head, heads });
+                for head in (0..group).step_by(tile_heads) {
+                    let (heads, first_head) = (tile_heads.min(group - head), kv_head * group + head);
+                    tiles.push(Tile { chunk: part, kv_head, first_head, heads, segments: segments.clone() });
                 }
             }
         }
@@ -165,325 +220,81 @@ fn tiles_of<'a>(shape: &Shape, chunks: &[Chunk<'a>]) -> Vec<Tile<'a>> {
     tiles
 }
 
-#[derive(Default)]
-struct Scratch {
-    /// `[PAGE_LEN, padded key_dim]`
-    keys: Vec<f32>,
-    /// `[PAGE_LEN, padded value_dim]`; unused where a value is the first part of the key.
-    values: Vec<f32>,
-    /// `[rows, padded key_dim]`
-    queries: Vec<f32>,
-    /// `[rows, padded value_dim]`
-    acc: Vec<f32>,
-    /// Running maximum and sum of each query row.
-    max: Vec<f32>,
-    sum: Vec<f32>,
-    /// `[rows, PAGE_LEN]`
-    scores: Vec<f32>,
-}
-
 thread_local! {
+    /// Of the tasks of one thread, kept from call to call.
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+    /// Segments before they are merged, of the caller's calls.
+    static PARTS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Zeros in the columns from `width` on of `rows` rows of `padded`.
-fn zero_padding(buffer: &mut [f32], rows: usize, width: usize, padded: usize) {
-    if width < padded {
-        buffer.chunks_exact_mut(padded).take(rows).for_each(|row| row[width..].fill(0.0));
-    }
+/// A task for each tile.
+fn attend_whole(isa: Isa, pool: &Pool, call: &Call, plan: &Plan, out: &mut [f32]) {
+    let out = &SharedMut::new(out);
+    pool.run(plan.tiles.len(), |i| {
+        let tile = &plan.tiles[i];
+        SCRATCH.with_borrow_mut(|scratch| {
+            dispatch!(isa, whole_tile(call: &Call<'_>, tile: &Tile<'_>, out: &SharedMut<'_, f32>, scratch: &mut Scratch));
+        });
+    });
 }
 
-/// One tile: query rows are (token, head) pairs, heads fastest.
-///
 /// # Safety
 /// The processor has `V`'s instruction set, and no other task writes the same outputs.
 #[inline(always)]
-unsafe fn attend_tile<V: Lanes>(call: &Call, tile: &Tile, out: &SharedMut<f32>, s: &mut Scratch) {
-    let shape = call.shape;
-    let (key_pad, value_pad) = (shape.key_dim.next_multiple_of(16), shape.value_dim.next_multiple_of(16));
-    let rows = tile.chunk.rows * tile.heads;
-    room(&mut s.keys, PAGE_LEN * key_pad);
-    room(&mut s.values, PAGE_LEN * value_pad);
-    room(&mut s.queries, rows * key_pad);
-    room(&mut s.scores, rows * PAGE_LEN);
-    s.acc.clear();
-    s.acc.resize(rows * value_pad, 0.0);
-    zero_padding(&mut s.keys, PAGE_LEN, shape.key_dim, key_pad);
-    zero_padding(&mut s.values, PAGE_LEN, shape.value_dim, value_pad);
-    zero_padding(&mut s.queries, rows, shape.key_dim, key_pad);
-    start_sums(call, tile, s, rows);
-    for row in 0..rows {
-        let (token, head) = (tile.chunk.first_row + row / tile.heads, tile.first_head + row % tile.heads);
-        let from = (token * shape.heads + head) * shape.key_dim;
-        s.queries[row * key_pad..][..shape.key_dim].copy_from_slice(&call.q[from..from + shape.key_dim]);
-    }
-    let (first, last) = (tile.chunk.position, tile.chunk.position + tile.chunk.rows - 1);
-    let start = shape.window.map_or(0, |w| (first + 1).saturating_sub(w));
-    let shared = shared_values(call).then_some(key_pad);
-    for page in start / PAGE_LEN..=last / PAGE_LEN {
-        let count = PAGE_LEN.min(last + 1 - page * PAGE_LEN);
-        load_page(call, tile, page, count, key_pad, value_pad, s);
-        // SAFETY: the instruction set is the caller's promise.
-        unsafe { page_scores::<V>(shape, rows, key_pad, count, s) };
-        for row in 0..rows {
-            let token = row / tile.heads;
-            mask_row(call, tile, token, page, &mut s.scores[row * PAGE_LEN..(row + 1) * PAGE_LEN], count);
-            // SAFETY: as above.
-            unsafe { absorb_row::<V>(row, count, value_pad, shared, s) };
-        }
-    }
-    for row in 0..rows {
-        let (token, head) = (tile.chunk.first_row + row / tile.heads, tile.first_head + row % tile.heads);
-        // SAFETY: this tile alone holds this token and head.
-        let to = unsafe { out.range((token * shape.heads + head) * shape.value_dim, shape.value_dim) };
-        let inverse = if s.sum[row] > 0.0 { 1.0 / s.sum[row] } else { 0.0 };
-        to.iter_mut().zip(&s.acc[row * value_pad..]).for_each(|(to, v)| *to = v * inverse);
+unsafe fn whole_tile<V: Sums>(call: &Call, tile: &Tile, out: &SharedMut<f32>, scratch: &mut Scratch) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        fold_segments::<V>(call, tile, scratch);
+        write_out(call, tile, &scratch.total, out);
     }
 }
 
-/// Running maximum and sum before the first key: empty, or the head's sink alone.
-fn start_sums(call: &Call, tile: &Tile, s: &mut Scratch, rows: usize) {
-    s.max.clear();
-    s.sum.clear();
-    for row in 0..rows {
-        let sink = call.sinks.map(|sinks| sinks[tile.first_head + row % tile.heads]);
-        s.max.push(sink.unwrap_or(f32::NEG_INFINITY));
-        s.sum.push(if sink.is_some() { 1.0 } else { 0.0 });
+/// A task for each tile and segment; the last one of a tile merges its segments.
+fn attend_split(isa: Isa, pool: &Pool, call: &Call, plan: &Plan, parts: &mut Vec<f32>, out: &mut [f32]) {
+    let lens: Vec<usize> = plan.tiles.iter().map(|tile| part_len(call.shape, tile.rows())).collect();
+    let mut starts = Vec::with_capacity(lens.len());
+    let mut total = 0;
+    for (tile, len) in plan.tiles.iter().zip(&lens) {
+        starts.push(total);
+        total += len * tile.segments.len();
     }
-}
-
-/// Whether the unpacked keys serve as the values: their first `value_dim` elements, with whole vectors.
-/// (A padded value could not be read from a key row: the key goes on where the padding should be.)
-fn shared_values(call: &Call) -> bool {
-    matches!(call.cached, Cached::Latent(_)) && call.shape.value_dim.is_multiple_of(16)
-}
-
-/// Unpacks the first `count` keys and values of a page.
-#[inline(always)] // for the caller's instruction set
-fn load_page(call: &Call, tile: &Tile, page: usize, count: usize, key_pad: usize, value_pad: usize, s: &mut Scratch) {
-    let (shape, id) = (call.shape, tile.chunk.pages[page]);
-    match call.cached {
-        Cached::Separate(keys, values) => {
-            let (k, v) = (tile.kv_head * shape.key_dim, tile.kv_head * shape.value_dim);
-            keys.load(id, count, k..k + shape.key_dim, &mut s.keys, key_pad);
-            values.load(id, count, v..v + shape.value_dim, &mut s.values, value_pad);
-        }
-        Cached::Latent(latents) => {
-            latents.load(id, count, 0..shape.key_dim, &mut s.keys, key_pad);
-            if !shared_values(call) {
-                latents.load(id, count, 0..shape.value_dim, &mut s.values, value_pad);
+    if parts.len() < total {
+        parts.resize(total, 0.0);
+    }
+    let left: Vec<AtomicUsize> = plan.tiles.iter().map(|tile| AtomicUsize::new(tile.segments.len())).collect();
+    let (out, parts) = (&SharedMut::new(out), &SharedMut::new(&mut parts[..total]));
+    pool.run(plan.tasks.len(), |i| {
+        let (number, segment) = plan.tasks[i];
+        let (tile, len) = (&plan.tiles[number], lens[number]);
+        let place = starts[number] + (segment - tile.segments.start) * len;
+        SCRATCH.with_borrow_mut(|scratch| {
+            {
+                // SAFETY: the parts of different tasks do not overlap, and the one who merges them comes later.
+                let part = unsafe { parts.range(place, len) };
+                dispatch!(
+                    isa,
+                    one_segment(call: &Call<'_>, tile: &Tile<'_>, segment: usize, scratch: &mut Scratch, part: &mut [f32])
+                );
             }
-        }
-    }
-}
-
-/// `scores[row, key] = softcap(scale * query[row] . key)`
-///
-/// # Safety
-/// The processor has `V`'s instruction set.
-#[inline(always)]
-unsafe fn page_scores<V: Lanes>(shape: &Shape, rows: usize, key_pad: usize, count: usize, s: &mut Scratch) {
-    let mut sums = [[0.0f32; ROW_STEP]; MOST_COLUMNS];
-    for row in (0..rows).step_by(MOST_COLUMNS) {
-        let q = (rows - row).min(MOST_COLUMNS);
-        let queries = &s.queries[row * key_pad..(row + q) * key_pad];
-        let queries = TileRows { start: queries.as_ptr(), stride: key_pad, count: q };
-        for key in (0..count).step_by(ROW_STEP) {
-            let k = (count - key).min(ROW_STEP);
-            let keys = &s.keys[key * key_pad..(key + k) * key_pad];
-            let keys = TileRows { start: keys.as_ptr(), stride: key_pad, count: k };
-            // SAFETY: `keys` and `queries` hold those rows; the instruction set is the caller's promise.
-            unsafe { block::<V>(keys, queries, key_pad, &mut sums) };
-            for (c, sums) in sums.iter().enumerate().take(q) {
-                let to = &mut s.scores[(row + c) * PAGE_LEN + key..][..k];
-                to.iter_mut().zip(sums).for_each(|(to, v)| *to = v * shape.scale);
+            // Release what was written, acquire what the others wrote.
+            if left[number].fetch_sub(1, Ordering::AcqRel) == 1 {
+                // SAFETY: all tasks of this tile are done with their parts, and this one alone was the last.
+                let all = unsafe { parts.range(starts[number], len * tile.segments.len()) };
+                merge_parts(call, tile, all, &mut scratch.total);
+                // SAFETY: this tile alone holds its tokens and heads.
+                unsafe { write_out(call, tile, &scratch.total, out) };
             }
-        }
-    }
-    if let Some(cap) = shape.softcap {
-        for row in s.scores.chunks_exact_mut(PAGE_LEN).take(rows) {
-            row[..count].iter_mut().for_each(|v| *v = cap * crate::ops::tanh(*v / cap));
-        }
-    }
-}
-
-/// Minus infinity for the keys of page `page` that the token may not see.
-fn mask_row(call: &Call, tile: &Tile, token: usize, page: usize, scores: &mut [f32], count: usize) {
-    let position = tile.chunk.position + token;
-    let base = page * PAGE_LEN;
-    let first = call.shape.window.map_or(0, |w| (position + 1).saturating_sub(w));
-    for (i, score) in scores[..count].iter_mut().enumerate() {
-        if base + i > position || base + i < first {
-            *score = f32::NEG_INFINITY;
-        }
-    }
-    if let Some(selection) = call.selection {
-        let chosen = &selection[tile.chunk.first_row + token];
-        let from = chosen.partition_point(|&p| (p as usize) < base);
-        let mut next = from;
-        for (i, score) in scores[..count].iter_mut().enumerate() {
-            if chosen.get(next).is_some_and(|&p| p as usize == base + i) {
-                next += 1;
-            } else {
-                *score = f32::NEG_INFINITY;
-            }
-        }
-    }
-}
-
-/// Takes a page's scores of one query row into its running maximum, sum and weighted values. The values
-/// are the unpacked keys, `shared` apart, where there is such a number.
-///
-/// # Safety
-/// The processor has `V`'s instruction set.
-#[inline(always)]
-unsafe fn absorb_row<V: Lanes>(row: usize, count: usize, value_pad: usize, shared: Option<usize>, s: &mut Scratch) {
-    let scores = s.scores[row * PAGE_LEN..].first_chunk_mut::<PAGE_LEN>().expect("a row of scores");
-    // Positions after the last one weigh nothing, so that the sums below have one shape.
-    scores[count..].fill(f32::NEG_INFINITY);
-    let page_max = max_of(scores);
-    if page_max == f32::NEG_INFINITY {
-        return; // nothing visible in this page
-    }
-    let max = s.max[row].max(page_max);
-    let correction = exp(s.max[row] - max);
-    scores.iter_mut().for_each(|v| *v = exp(*v - max));
-    s.sum[row] = s.sum[row] * correction + sum_of::<V>(scores);
-    s.max[row] = max;
-    let acc = &mut s.acc[row * value_pad..(row + 1) * value_pad];
-    if correction != 1.0 {
-        acc.iter_mut().for_each(|v| *v *= correction);
-    }
-    let (values, stride) = shared.map_or((&s.values, value_pad), |key_pad| (&s.keys, key_pad));
-    // SAFETY: the instruction set is the caller's promise.
-    unsafe { weighted_sum::<V>(acc, &scores[..count], values, stride) };
-}
-
-/// The largest score; NaN if any is one.
-#[inline(always)]
-fn max_of(scores: &[f32; PAGE_LEN]) -> f32 {
-    let mut max = [f32::NEG_INFINITY; 16];
-    for part in scores.as_chunks::<16>().0 {
-        for (max, &v) in max.iter_mut().zip(part) {
-            *max = larger(*max, v);
-        }
-    }
-    max.into_iter().fold(f32::NEG_INFINITY, larger)
-}
-
-/// Unlike `f32::max`, a NaN where either is one.
-#[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
-    if b > a || b.is_nan() { b } else { a }
-}
-
-/// Position `i` goes to lane `i % 16` in rising order, and the lanes are added as the tree of `lanes`.
-#[inline(always)]
-fn sum_of<V: Lanes>(p: &[f32; PAGE_LEN]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    for part in p.as_chunks::<16>().0 {
-        lanes.iter_mut().zip(part).for_each(|(lane, v)| *lane += v);
-    }
-    // SAFETY: sixteen floats; the instruction set is the caller's promise.
-    unsafe { V::load(lanes.as_ptr()).sum() }
-}
-
-/// `acc += sum over keys of p[key] * values[key]`, in rising key order; keys of weight zero (masked)
-/// are left out.
-///
-/// # Safety
-/// The processor has `V`'s instruction set.
-#[inline(always)]
-unsafe fn weighted_sum<V: Lanes>(acc: &mut [f32], p: &[f32], values: &[f32], stride: usize) {
-    const WIDTH: usize = 4; // vectors of sixteen kept in registers over all keys
-    let width = acc.len();
-    assert!(width <= stride && width.is_multiple_of(16) && values.len() >= p.len() * stride);
-    let mut at = 0;
-    while at < width {
-        let vectors = WIDTH.min((width - at) / 16);
-        // SAFETY: `at + vectors * 16 <= width`, and `values` holds `p.len()` rows of `stride >= width`.
-        unsafe {
-            let to = acc.as_mut_ptr().add(at);
-            let mut sums: [V; WIDTH] = std::array::from_fn(|v| V::load(to.add(v.min(vectors - 1) * 16)));
-            for (key, &weight) in p.iter().enumerate() {
-                if weight == 0.0 {
-                    continue;
-                }
-                let from = values.as_ptr().add(key * stride + at);
-                let w = V::splat(weight);
-                for v in 0..WIDTH {
-                    sums[v] = V::load(from.add(v.min(vectors - 1) * 16)).mul_add(w, sums[v]);
-                }
-            }
-            for (v, sum) in sums.into_iter().enumerate().take(vectors) {
-                sum.store(to.add(v * 16));
-            }
-        }
-        at += vectors * 16;
-    }
-}
-
-/// The lightning indexer's score of each of the first `seen` cached keys for one query:
-/// `sum over heads of weights[h] * max(0, scale * q[h] . key)` (DeepSeek-V3.2-Exp, equation 1).
-///
-/// `q` is `[heads * dim]` for keys of `dim` elements.
-pub fn index_scores(
-    pool: &Pool,
-    keys: &Plane,
-    pages: &[u32],
-    seen: usize,
-    q: &[f32],
-    weights: &[f32],
-    scale: f32,
-) -> Vec<f32> {
-    let (dim, pad) = (keys.width(), keys.width().next_multiple_of(16));
-    assert_eq!(q.len(), weights.len() * dim, "index queries of {} heads", weights.len());
-    assert!(seen <= pages.len() * PAGE_LEN, "positions inside the pages");
-    let mut queries = vec![0.0; weights.len() * pad];
-    for (to, from) in queries.chunks_exact_mut(pad).zip(q.chunks_exact(dim)) {
-        to[..dim].copy_from_slice(from);
-    }
-    let mut scores = vec![0.0; seen];
-    let (isa, queries) = (isa(), queries.as_slice());
-    pool.for_each_piece(&mut scores, PAGE_LEN, |page, scores| {
-        let mut unpacked = vec![0.0; PAGE_LEN * pad];
-        keys.load(pages[page], scores.len(), 0..dim, &mut unpacked, pad);
-        let unpacked = unpacked.as_slice();
-        dispatch!(
-            isa,
-            index_page(unpacked: &[f32], pad: usize, queries: &[f32], weights: &[f32], scale: f32, scores: &mut [f32])
-        );
+        });
     });
-    scores
 }
 
-/// The scores of one page of keys.
-///
 /// # Safety
 /// The processor has `V`'s instruction set.
 #[inline(always)]
-unsafe fn index_page<V: Lanes>(
-    keys: &[f32],
-    pad: usize,
-    queries: &[f32],
-    weights: &[f32],
-    scale: f32,
-    scores: &mut [f32],
-) {
-    let heads = weights.len();
-    let mut sums = [[0.0f32; ROW_STEP]; MOST_COLUMNS];
-    for (k, scores) in scores.chunks_mut(ROW_STEP).enumerate() {
-        let rows = &keys[k * ROW_STEP * pad..][..scores.len() * pad];
-        let rows = TileRows { start: rows.as_ptr(), stride: pad, count: scores.len() };
-        for h in (0..heads).step_by(MOST_COLUMNS) {
-            let count = (heads - h).min(MOST_COLUMNS);
-            let q = &queries[h * pad..(h + count) * pad];
-            let q = TileRows { start: q.as_ptr(), stride: pad, count };
-            // SAFETY: `rows` and `q` hold those rows; the instruction set is the caller's promise.
-            unsafe { block::<V>(rows, q, pad, &mut sums) };
-            for (sums, weight) in sums.iter().zip(&weights[h..h + count]) {
-                scores.iter_mut().zip(sums).for_each(|(score, dot)| *score += weight * (dot * scale).max(0.0));
-            }
-        }
+unsafe fn one_segment<V: Sums>(call: &Call, tile: &Tile, segment: usize, scratch: &mut Scratch, part: &mut [f32]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        scratch.take_queries(call, tile);
+        tile::segment::<V>(call, tile, segment, scratch, part);
     }
 }

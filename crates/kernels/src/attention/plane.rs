@@ -118,12 +118,15 @@ impl Plane {
         }
     }
 
-    /// Columns `cols` of the first `count` rows of page `page` as floats, rows `stride` apart in `out`.
+    /// Columns `cols` of the rows `rows` of page `page` as floats, one after the other, `stride` apart in
+    /// `out`; what lies between them is zero.
     #[inline(always)] // for the caller's instruction set
-    pub(super) fn load(&self, page: u32, count: usize, cols: Range<usize>, out: &mut [f32], stride: usize) {
+    pub(super) fn load(&self, page: u32, rows: &[u8], cols: Range<usize>, out: &mut [f32], stride: usize) {
         let first = page as usize * PAGE_LEN;
-        for r in 0..count {
-            self.read(first + r, cols.clone(), &mut out[r * stride..r * stride + cols.len()]);
+        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(stride)) {
+            let (to, rest) = out.split_at_mut(cols.len());
+            self.read(first + usize::from(row), cols.clone(), to);
+            rest.fill(0.0);
         }
     }
 
