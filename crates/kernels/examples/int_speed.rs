@@ -23,6 +23,11 @@ fn main() {
         2e8 / t.elapsed().as_secs_f64()
     };
     println!("{:.2} G simple loop turns/s", hz / 1e9);
+    let limits = kernels::measure::Limits::measure().unwrap();
+    for p in &limits.arithmetic {
+        println!("{p:?}");
+    }
+    println!("{:?}", limits.read_one_thread);
     for name in names.split(',') {
         let format = Format::ALL.into_iter().find(|f| f.name() == name).unwrap();
         let (n, k) = (256, 2048);

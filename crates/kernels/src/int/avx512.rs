@@ -1,7 +1,8 @@
 //! Integer products with AVX-512 VNNI.
 //!
 //! Sums stay apart in a register's lanes until a block is done; eight blocks are then added up
-//! together, and their floats are one vector.
+//! together, and their floats are one vector. (No closures around instructions: the compiler does not
+//! always inline them into code that has the instruction set.)
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -280,12 +281,15 @@ pub(super) unsafe fn floats<F: Coded, const FULL: bool>(
 unsafe fn group_scales<F: Coded>(scale: __m256i) -> [__m512i; 4] {
     // SAFETY: the instruction set is the caller's promise.
     unsafe {
+        let mut out = [_mm512_setzero_si512(); 4];
         if F::WIDE {
             let wide = _mm512_cvtepi16_epi32(scale);
             let upper = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-            return std::array::from_fn(|j| {
-                _mm512_permutexvar_epi32(_mm512_add_epi32(upper, _mm512_set1_epi32(2 * j as i32)), wide)
-            });
+            for j in 0..4 {
+                let of_lane = _mm512_add_epi32(upper, _mm512_set1_epi32(2 * j as i32));
+                out[j] = _mm512_permutexvar_epi32(of_lane, wide);
+            }
+            return out;
         }
         let scale = _mm512_castsi256_si512(scale);
         // The group of each of the 32 lanes in the first register.
@@ -296,9 +300,11 @@ unsafe fn group_scales<F: Coded>(scale: __m256i) -> [__m512i; 4] {
             let one = 0x1_0001_0001_0001;
             (_mm512_setr_epi64(0, 0, 0, 0, one, one, one, one), 2)
         };
-        std::array::from_fn(|j| {
-            _mm512_permutexvar_epi16(_mm512_add_epi16(of_lane, _mm512_set1_epi16((groups * j) as i16)), scale)
-        })
+        for j in 0..4 {
+            let of_lane = _mm512_add_epi16(of_lane, _mm512_set1_epi16(groups * j as i16));
+            out[j] = _mm512_permutexvar_epi16(of_lane, scale);
+        }
+        out
     }
 }
 
@@ -466,10 +472,27 @@ unsafe fn paired_nibbles(bytes: *const u8) -> [__m512i; 4] {
     // SAFETY: see above.
     unsafe {
         let shifts = _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4);
-        std::array::from_fn(|p| {
+        let mut u = [_mm512_setzero_si512(); 4];
+        for p in 0..4 {
             let both = _mm512_broadcast_i64x4(_mm256_loadu_si256(bytes.add(32 * p).cast()));
-            _mm512_and_si512(_mm512_srlv_epi64(both, shifts), _mm512_set1_epi8(15))
-        })
+            u[p] = _mm512_and_si512(_mm512_srlv_epi64(both, shifts), _mm512_set1_epi8(15));
+        }
+        u
+    }
+}
+
+/// Bit `g` of a byte goes to bit `to` of the same byte in group `g`.
+#[inline(always)]
+unsafe fn with_group_bits(u: &mut [__m512i; 4], bits: __m256i, to: i64) {
+    // SAFETY: see above.
+    unsafe {
+        let bits = _mm512_broadcast_i64x4(bits);
+        for j in 0..4 {
+            let (low, high) = ((to - 2 * j as i64) & 63, (to - 2 * j as i64 - 1) & 63);
+            let turn = _mm512_setr_epi64(low, low, low, low, high, high, high, high);
+            let bit = _mm512_and_si512(_mm512_rolv_epi64(bits, turn), _mm512_set1_epi8(1 << to));
+            u[j] = _mm512_or_si512(u[j], bit);
+        }
     }
 }
 
@@ -506,16 +529,9 @@ impl Registers for Q5K {
     unsafe fn bytes(a: *const u8) -> [__m512i; 4] {
         // SAFETY: see above.
         unsafe {
-            let u = paired_nibbles(a.add(48));
-            let fifth = _mm512_broadcast_i64x4(_mm256_loadu_si256(a.add(16).cast()));
-            std::array::from_fn(|p| {
-                // Bit g of a byte to bit 4.
-                let by = |g: i64| (4 - g).rem_euclid(64);
-                let (low, high) = (by(2 * p as i64), by(2 * p as i64 + 1));
-                let turn = _mm512_setr_epi64(low, low, low, low, high, high, high, high);
-                let bit = _mm512_and_si512(_mm512_rolv_epi64(fifth, turn), _mm512_set1_epi8(16));
-                _mm512_or_si512(u[p], bit)
-            })
+            let mut u = paired_nibbles(a.add(48));
+            with_group_bits(&mut u, _mm256_loadu_si256(a.add(16).cast()), 4);
+            u
         }
     }
     #[inline(always)]
@@ -557,12 +573,14 @@ impl Registers for Q6K {
 unsafe fn two_bits(bytes: *const u8) -> [__m512i; 4] {
     // SAFETY: see above.
     unsafe {
-        std::array::from_fn(|j| {
+        let mut u = [_mm512_setzero_si512(); 4];
+        for j in 0..4 {
             let both = _mm512_broadcast_i64x4(_mm256_loadu_si256(bytes.add(j / 2 * 32).cast()));
             let g = j as i64 % 2 * 4;
             let shifts = _mm512_setr_epi64(g, g, g, g, g + 2, g + 2, g + 2, g + 2);
-            _mm512_and_si512(_mm512_srlv_epi64(both, shifts), _mm512_set1_epi8(3))
-        })
+            u[j] = _mm512_and_si512(_mm512_srlv_epi64(both, shifts), _mm512_set1_epi8(3));
+        }
+        u
     }
 }
 
@@ -589,15 +607,9 @@ impl Registers for Q3K {
     unsafe fn bytes(a: *const u8) -> [__m512i; 4] {
         // SAFETY: see above.
         unsafe {
-            let u = two_bits(a.add(32));
-            let third = _mm512_broadcast_i64x4(_mm256_loadu_si256(a.cast()));
-            std::array::from_fn(|j| {
-                // Bit g of a byte to bit 2.
-                let by = |g: i64| (2 - g).rem_euclid(64);
-                let (low, high) = (by(2 * j as i64), by(2 * j as i64 + 1));
-                let turn = _mm512_setr_epi64(low, low, low, low, high, high, high, high);
-                _mm512_or_si512(u[j], _mm512_and_si512(_mm512_rolv_epi64(third, turn), _mm512_set1_epi8(4)))
-            })
+            let mut u = two_bits(a.add(32));
+            with_group_bits(&mut u, _mm256_loadu_si256(a.cast()), 2);
+            u
         }
     }
     #[inline(always)]
@@ -625,10 +637,12 @@ impl Registers for Iq4Xs {
     unsafe fn bytes(a: *const u8) -> [__m512i; 4] {
         // SAFETY: see above.
         unsafe {
-            std::array::from_fn(|j| {
+            let mut u = [_mm512_setzero_si512(); 4];
+            for j in 0..4 {
                 let first = a.add(8 + 32 * j);
-                looked_up(nibble_pair(first, first.add(16)), &crate::quant::int::IQ4, 128)
-            })
+                u[j] = looked_up(nibble_pair(first, first.add(16)), &crate::quant::int::IQ4, 128);
+            }
+            u
         }
     }
     #[inline(always)]

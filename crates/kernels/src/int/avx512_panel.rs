@@ -42,19 +42,17 @@ pub(super) unsafe fn many<F: Registers>(job: &Few, scratch: &mut Scratch) {
                 // caller's promise.
                 unsafe {
                     pack::<F>(job, n, piece, panel);
-                    let climb =
-                        if F::BLOCK == 256 { Climb::of(piece, pieces) } else { Climb { fold: [false; 3], to: 3 } };
-                    let all = All { job, panel, sums: sums.as_mut_ptr(), rows, climb, piece };
-                    let mut t = 0;
-                    while t < rows {
-                        t += match rows - t {
-                            1 => tile::<F, 1>(&all, first, t),
-                            2 => tile::<F, 2>(&all, first, t),
-                            3 => tile::<F, 3>(&all, first, t),
-                            4 => tile::<F, 4>(&all, first, t),
-                            5 => tile::<F, 5>(&all, first, t),
-                            _ => tile::<F, TILE>(&all, first, t),
-                        };
+                    let large = F::BLOCK == 256;
+                    let climb = if large { Climb::of(piece, pieces) } else { Climb { fold: [false; 3], to: 3 } };
+                    let sums = sums.as_mut_ptr();
+                    let all = All { job, panel, sums, first, rows, climb, piece, offset: F::OFFSET };
+                    match (large, F::GROUP, F::M.is_some()) {
+                        (true, 16, false) => through::<true, 16, false>(&all),
+                        (true, 16, true) => through::<true, 16, true>(&all),
+                        (true, _, false) => through::<true, 32, false>(&all),
+                        (true, _, true) => through::<true, 32, true>(&all),
+                        (false, _, false) => through::<false, 32, false>(&all),
+                        (false, _, true) => through::<false, 32, true>(&all),
                     }
                 }
             }
@@ -71,19 +69,46 @@ struct All<'a> {
     job: &'a Few<'a>,
     panel: *const u8,
     sums: *mut f32,
+    /// The first row of inputs, and their number.
+    first: usize,
     rows: usize,
     climb: Climb,
     piece: usize,
+    /// [`OFFSET`](super::coded::Coded::OFFSET); zero for formats with minima.
+    offset: i32,
 }
 
-/// Adds a piece's products with rows `first + t ..` of the inputs to their sums; returns their number.
+/// Adds a piece's products with all rows to their sums. A function for each shape of block, whatever the
+/// format.
+///
+/// # Safety
+/// The processor has the instructions; panel and sums have room for what `all` says.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn through<const LARGE: bool, const GROUP: usize, const MIN: bool>(all: &All) {
+    let mut t = 0;
+    while t < all.rows {
+        // SAFETY: the caller's promise.
+        unsafe {
+            t += match all.rows - t {
+                1 => tile::<LARGE, GROUP, MIN, 1>(all, t),
+                2 => tile::<LARGE, GROUP, MIN, 2>(all, t),
+                3 => tile::<LARGE, GROUP, MIN, 3>(all, t),
+                4 => tile::<LARGE, GROUP, MIN, 4>(all, t),
+                5 => tile::<LARGE, GROUP, MIN, 5>(all, t),
+                _ => tile::<LARGE, GROUP, MIN, TILE>(all, t),
+            }
+        }
+    }
+}
+
+/// Rows `t .. t + R` of [`through`]; returns `R`.
 #[inline(always)]
-unsafe fn tile<F: Registers, const R: usize>(all: &All, first: usize, t: usize) -> usize {
-    let x: [X; R] = std::array::from_fn(|r| X::of(all, first + t + r));
+unsafe fn tile<const LARGE: bool, const GROUP: usize, const MIN: bool, const R: usize>(all: &All, t: usize) -> usize {
+    let x: [X; R] = std::array::from_fn(|r| X::of(all, all.first + t + r));
     // SAFETY: the caller's promise.
     unsafe {
         let sums = all.sums.add(t * PANEL);
-        if F::BLOCK == 256 { large::<F, R>(all, x, sums) } else { small::<F, R>(all, x, sums) }
+        if LARGE { large::<GROUP, MIN, R>(all, x, sums) } else { small::<MIN, R>(all, x, sums) }
     }
     R
 }
@@ -134,21 +159,21 @@ unsafe fn multiply<const R: usize>(u: *const u8, x: &[X; R], column: usize, colu
 
 /// A block of 256.
 #[inline(always)]
-unsafe fn large<F: Registers, const R: usize>(all: &All, x: [X; R], sums: *mut f32) {
+unsafe fn large<const GROUP: usize, const MIN: bool, const R: usize>(all: &All, x: [X; R], sums: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
         let panel = all.panel;
         let mut total: Ints<R> = [[_mm512_setzero_si512(); 2]; R];
-        for group in 0..PIECE / F::GROUP {
+        for group in 0..PIECE / GROUP {
             let mut part: Ints<R> = [[_mm512_setzero_si512(); 2]; R];
-            if F::OFFSET != 0 {
+            if !MIN {
                 for r in 0..R {
-                    let at = if F::GROUP == 16 { group } else { 16 + group };
-                    let offset = -F::OFFSET * i32::from(*x[r].sums.add(at));
+                    let at = if GROUP == 16 { group } else { 16 + group };
+                    let offset = -all.offset * i32::from(*x[r].sums.add(at));
                     part[r] = [_mm512_set1_epi32(offset); 2];
                 }
             }
-            multiply(panel.add(U), &x, group * F::GROUP, F::GROUP, &mut part);
+            multiply(panel.add(U), &x, group * GROUP, GROUP, &mut part);
             let scale = panel.add(SCALES + group * PANEL * 4);
             let scale = [_mm512_load_si512(scale.cast()), _mm512_load_si512(scale.add(64).cast())];
             for r in 0..R {
@@ -158,12 +183,12 @@ unsafe fn large<F: Registers, const R: usize>(all: &All, x: [X; R], sums: *mut f
             }
         }
         let mut min: Ints<R> = [[_mm512_setzero_si512(); 2]; R];
-        if F::M.is_some() {
-            for pair in 0..PIECE / F::GROUP / 2 {
+        if MIN {
+            for pair in 0..PIECE / GROUP / 2 {
                 let mins = panel.add(MINS + pair * PANEL * 4);
                 let mins = [_mm512_load_si512(mins.cast()), _mm512_load_si512(mins.add(64).cast())];
                 for r in 0..R {
-                    let at = if F::GROUP == 16 { 0 } else { 16 };
+                    let at = if GROUP == 16 { 0 } else { 16 };
                     let two = _mm512_set1_epi32(x[r].sums.add(at + 2 * pair).cast::<i32>().read_unaligned());
                     min[r] =
                         [_mm512_dpwssd_epi32(min[r][0], mins[0], two), _mm512_dpwssd_epi32(min[r][1], mins[1], two)];
@@ -171,7 +196,7 @@ unsafe fn large<F: Registers, const R: usize>(all: &All, x: [X; R], sums: *mut f
             }
         }
         let level = |level: usize, r: usize, half: usize| sums.add((level * all.rows + r) * PANEL + 16 * half);
-        let values = values::<F, R>(panel, 0, &x, &total, &min);
+        let values = values::<MIN, R>(panel, 0, &x, &total, &min);
         for r in 0..R {
             for half in 0..2 {
                 let mut v = values[r][half];
@@ -191,7 +216,7 @@ unsafe fn large<F: Registers, const R: usize>(all: &All, x: [X; R], sums: *mut f
 
 /// `(d * S + m * M) * x.d` of a block.
 #[inline(always)]
-unsafe fn values<F: Registers, const R: usize>(
+unsafe fn values<const MIN: bool, const R: usize>(
     panel: *const u8,
     block: usize,
     x: &[X; R],
@@ -210,7 +235,7 @@ unsafe fn values<F: Registers, const R: usize>(
             let scale = _mm512_set1_ps(*x[r].d.add(block));
             for half in 0..2 {
                 let mut value = _mm512_mul_ps(d[half], _mm512_cvtepi32_ps(s[r][half]));
-                if F::M.is_some() {
+                if MIN {
                     let min = _mm512_mul_ps(m[half], _mm512_cvtepi32_ps(min[r][half]));
                     value = _mm512_add_ps(value, min);
                 }
@@ -223,7 +248,7 @@ unsafe fn values<F: Registers, const R: usize>(
 
 /// Eight blocks of 32.
 #[inline(always)]
-unsafe fn small<F: Registers, const R: usize>(all: &All, x: [X; R], sums: *mut f32) {
+unsafe fn small<const MIN: bool, const R: usize>(all: &All, x: [X; R], sums: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
         let zero: Floats<R> = [[_mm512_setzero_ps(); 2]; R];
@@ -232,7 +257,7 @@ unsafe fn small<F: Registers, const R: usize>(all: &All, x: [X; R], sums: *mut f
             let mut quarters = zero;
             for quarter in 0..2 {
                 let first = 4 * half + 2 * quarter;
-                let (a, b) = (small_block::<F, R>(all, &x, first), small_block::<F, R>(all, &x, first + 1));
+                let (a, b) = (small_block::<MIN, R>(all, &x, first), small_block::<MIN, R>(all, &x, first + 1));
                 let both = added(&a, &b);
                 quarters = if quarter == 0 { both } else { added(&quarters, &both) };
             }
@@ -248,7 +273,7 @@ unsafe fn small<F: Registers, const R: usize>(all: &All, x: [X; R], sums: *mut f
 }
 
 #[inline(always)]
-unsafe fn small_block<F: Registers, const R: usize>(all: &All, x: &[X; R], block: usize) -> Floats<R> {
+unsafe fn small_block<const MIN: bool, const R: usize>(all: &All, x: &[X; R], block: usize) -> Floats<R> {
     // SAFETY: the caller's promise.
     unsafe {
         let mut part: Ints<R> = [[_mm512_setzero_si512(); 2]; R];
@@ -256,12 +281,12 @@ unsafe fn small_block<F: Registers, const R: usize>(all: &All, x: &[X; R], block
         for r in 0..R {
             let sum = *x[r].block_sums.add(block);
             min[r] = [_mm512_set1_epi32(sum); 2];
-            if F::OFFSET != 0 {
-                part[r] = [_mm512_set1_epi32(-F::OFFSET * sum); 2];
+            if !MIN {
+                part[r] = [_mm512_set1_epi32(-all.offset * sum); 2];
             }
         }
         multiply(all.panel.add(U), x, 32 * block, 32, &mut part);
-        values::<F, R>(all.panel, block, x, &part, &min)
+        values::<MIN, R>(all.panel, block, x, &part, &min)
     }
 }
 
@@ -297,6 +322,11 @@ unsafe fn pack<F: Registers>(job: &Few, n: usize, piece: usize, panel: *mut u8) 
             let mut integers = [_mm512_setzero_si512(); 16];
             for i in 0..16 {
                 let (w, _) = row(16 * half + i);
+                // So many rows at once are more than the processor foresees.
+                for line in 0..(PIECE / F::BLOCK * F::BYTES).div_ceil(64) {
+                    let next = w.wrapping_add(PIECE / F::BLOCK * F::BYTES + 64 * line);
+                    _mm_prefetch::<_MM_HINT_T0>(next.cast());
+                }
                 if F::BLOCK == 256 {
                     let u = F::bytes(w);
                     (0..4).for_each(|j| bytes[j][i] = u[j]);

@@ -126,12 +126,6 @@ impl Inputs {
         let stride = self.scale_stride();
         &self.block_sums[row * stride..][..stride]
     }
-
-    /// The sums of a row's piece in blocks of 256.
-    #[inline(always)]
-    pub(super) fn sums(&self, row: usize, piece: usize) -> &[i16; SUMS] {
-        self.sums[(piece * self.rows + row) * SUMS..].first_chunk().expect("a piece's sums")
-    }
 }
 
 compiled_for_isa!(large_block = large_block_inline,
