@@ -16,14 +16,17 @@ mod commands {
     pub(crate) mod convert;
     pub(crate) mod describe;
     pub(crate) mod doctor;
+    pub(crate) mod keys;
     pub(crate) mod list;
     pub(crate) mod logits;
     pub(crate) mod plan;
     pub(crate) mod prompt;
     pub(crate) mod pull;
     pub(crate) mod run;
+    pub(crate) mod serve;
     pub(crate) mod tokenize;
     pub(crate) mod train;
+    pub(crate) mod usage;
 }
 
 use std::process::ExitCode;
@@ -63,6 +66,9 @@ struct Cli {
 enum Command {
     Chat(commands::chat::Args),
     Run(commands::run::Args),
+    Serve(Box<commands::serve::Args>),
+    Keys(commands::keys::Args),
+    Usage(commands::usage::Args),
     Pull(commands::pull::Args),
     List(commands::list::Args),
     Describe(commands::describe::Args),
@@ -103,6 +109,9 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => return commands::run::run(args),
         Command::Train(args) => return commands::train::run(args),
+        Command::Serve(args) => commands::serve::run(*args),
+        Command::Keys(args) => commands::keys::run(args),
+        Command::Usage(args) => commands::usage::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Describe(args) => commands::describe::run(args),
         Command::Convert(args) => commands::convert::run(args),
