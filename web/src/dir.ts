@@ -28,23 +28,81 @@ export interface Piece {
   sum: boolean;
 }
 
-const NUMBER = String.raw`[-−+]?\d+(?:[,._٫٬]\d+)*%?`;
-const OPEN = String.raw`[([{]\s?`;
-const CLOSE = String.raw`\s?[)\]}]`;
-const TERM = String.raw`(?:${OPEN})*(?:${NUMBER}|\b[a-zA-Z]\b)(?:${CLOSE})*`;
-const OPERATOR = String.raw`\s?(?:[-−+*/×÷·^=<>≤≥≠≈]|==|<=|>=|!=)\s?`;
-const SUM = new RegExp(String.raw`${TERM}(?:${OPERATOR}${TERM})+(?:${OPERATOR}(?=$|[\s.،؟?!]))?|[-−+]\d+(?:[.,]\d+)*`, 'gu');
+type Kind = 'term' | 'sign' | 'open' | 'close' | 'space' | 'other';
 
-/** Cuts plain text into sums and the rest. */
+interface Part {
+  kind: Kind;
+  text: string;
+}
+
+const PART = /\d+(?:[.,_٫٬]\d+)*%?|[a-zA-Z]+|==|[<>!]=|[-−+*/×÷·^=<>≤≥≠≈]|[([{]|[)\]}]|\s+|[^]/gu;
+
+function kindOf(text: string): Kind {
+  if (/^(?:\d|[a-zA-Z]$)/u.test(text)) return 'term';
+  if (/^[-−+*/×÷·^=<>≤≥≠≈!]/u.test(text)) return text === '!' ? 'other' : 'sign';
+  if (/^[([{]/u.test(text)) return 'open';
+  if (/^[)\]}]/u.test(text)) return 'close';
+  return text === ' ' ? 'space' : 'other';
+}
+
+/** Cuts plain text into sums and the rest, in one pass. */
 export function pieces(text: string): Piece[] {
   const result: Piece[] = [];
-  let at = 0;
-  for (const hit of text.matchAll(SUM)) {
-    if (!/\d/u.test(hit[0])) continue;
-    if (hit.index > at) result.push({ text: text.slice(at, hit.index), sum: false });
-    result.push({ text: hit[0], sum: true });
-    at = hit.index + hit[0].length;
+  const put = (parts: Part[], sum: boolean): void => {
+    const joined = parts.map((part) => part.text).join('');
+    if (joined === '') return;
+    const last = result[result.length - 1];
+    if (last !== undefined && !last.sum && !sum) last.text += joined;
+    else result.push({ text: joined, sum });
+  };
+  let run: Part[] = [];
+  const close = (): void => {
+    const [before, sum, after] = trim(run);
+    put(before, false);
+    put(sum, isSum(sum));
+    put(after, false);
+    run = [];
+  };
+  let ended = false; // the run's last part that is not a space ended a term
+  for (const [part] of text.matchAll(PART)) {
+    const kind = kindOf(part);
+    const begins = kind === 'term' || kind === 'open';
+    if (kind === 'other' || (begins && ended)) close();
+    if (kind === 'other') put([{ kind, text: part }], false);
+    else run.push({ kind, text: part });
+    if (kind !== 'space') ended = kind === 'term' || kind === 'close';
   }
-  if (at < text.length) result.push({ text: text.slice(at), sum: false });
+  close();
   return result;
+}
+
+/** A run without the signs before it, what follows its last term (one sign aside), and brackets without a partner. */
+function trim(run: Part[]): [Part[], Part[], Part[]] {
+  let from = 0;
+  let to = run.length;
+  const signed = (at: number): boolean => /^[-−+]$/u.test(run[at]!.text) && run[at + 1]?.kind === 'term';
+  let depth = 0;
+  let lost = 0; // closing brackets without an opening one
+  for (const part of run) {
+    if (part.kind === 'open') depth++;
+    else if (part.kind === 'close' && depth > 0) depth--;
+    else if (part.kind === 'close') lost++;
+  }
+  while (from < to && (run[from]!.kind === 'space' || run[from]!.kind === 'close' || (run[from]!.kind === 'sign' && !signed(from)) || (run[from]!.kind === 'open' && depth > 0))) {
+    if (run[from]!.kind === 'open') depth--;
+    if (run[from]!.kind === 'close') lost--;
+    from++;
+  }
+  while (to > from && (run[to - 1]!.kind === 'space' || run[to - 1]!.kind === 'open' || (run[to - 1]!.kind === 'close' && lost > 0))) {
+    if (run[to - 1]!.kind === 'close') lost--;
+    to--;
+  }
+  return [run.slice(0, from), run.slice(from, to), run.slice(to)];
+}
+
+/** Two terms with a sign between them, or a number with its sign; a number must be in it. */
+function isSum(parts: Part[]): boolean {
+  const solid = parts.filter((part) => part.kind !== 'space');
+  if (!solid.some((part) => /^\d/u.test(part.text)) || !solid.some((part) => part.kind === 'sign')) return false;
+  return solid.filter((part) => part.kind === 'term').length > 1 || solid[0]!.kind === 'sign';
 }

@@ -70,7 +70,7 @@ export function retryMoment(header: string | null, now: number): number | undefi
   if (header === null) return undefined;
   const seconds = Number(header);
   if (Number.isFinite(seconds) && seconds >= 0) return now + Math.min(seconds, 86_400) * 1000;
-  const date = Date.parse(header);
+  const date = /[A-Za-z]{3}/u.test(header) ? Date.parse(header) : Number.NaN;
   return Number.isNaN(date) ? undefined : Math.min(date, now + 86_400_000);
 }
 

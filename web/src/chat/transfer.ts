@@ -23,7 +23,7 @@ export interface Imported {
 /** The same envelope as the server's own export: either file can be read by either side. */
 export function toJson(chats: Chat[]): string {
   const rows = chats.map((chat) => ({
-    id: chat.id, title: chat.title, created_ms: chat.created, updated_ms: chat.updated, chat,
+    id: chat.id, title: chat.title, created_ms: chat.created, updated_ms: chat.updated, chat: checkChat(chat),
   }));
   return `${JSON.stringify({ format: FORMAT, chats: rows }, null, 1)}\n`;
 }
@@ -120,6 +120,8 @@ const KINDS: ErrorKind[] = [
 
 function checkMessage(id: string, value: unknown): Message {
   if (!isObject(value)) throw new Error('a message is not an object');
+  // A name that every object has from its birth would be found where no message is.
+  if (id === ROOT || id.length > 64 || id in Object.prototype) throw new Error('a message has an id that cannot be used');
   if (value.role !== 'user' && value.role !== 'assistant') throw new Error(`the role ${String(value.role)} is not known`);
   if (typeof value.content !== 'string') throw new Error('a message has no text');
   const message: Message = {

@@ -49,15 +49,21 @@ export function count(what: keyof Words['plural'], value: number): string {
   return fill(form, { n: number(value) });
 }
 
-/** Money with as many places as it takes to see it: costs of one answer are far below a cent. */
+/**
+ * Money with as many places as it takes to see it: costs of one answer are far below a cent. The sign stands where
+ * English has it, and the whole is held together left to right.
+ */
 export function money(value: number, currency: string): string {
   const small = value !== 0 && Math.abs(value) < 0.01;
   const style: Intl.NumberFormatOptions = {
     minimumFractionDigits: small ? 6 : 2,
     maximumFractionDigits: small ? 6 : Math.abs(value) < 1 ? 4 : 2,
   };
-  if (!/^[A-Z]{3}$/u.test(currency)) return `${new Intl.NumberFormat(locale(), style).format(value)} ${currency}`;
-  return new Intl.NumberFormat(locale(), { ...style, style: 'currency', currency, currencyDisplay: 'narrowSymbol' }).format(value);
+  const known = /^[A-Z]{3}$/u.test(currency);
+  const text = known
+    ? new Intl.NumberFormat('en', { ...style, style: 'currency', currency, currencyDisplay: 'narrowSymbol' }).format(value)
+    : `${new Intl.NumberFormat('en', style).format(value)} ${currency}`;
+  return words.value.dir === 'rtl' ? `\u2066${text}\u2069` : text;
 }
 
 export function duration(seconds: number): string {

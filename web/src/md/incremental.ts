@@ -1,7 +1,7 @@
 /**
  * Markdown that grows at its end. Blocks are decided line by line, so once the line after a block is complete, the
  * block cannot change any more: it is kept, and only what follows it is parsed again. `finish` parses all of it once
- * more, because a reference such as `[1]: http://..` may come after its use; blocks that came out equal stay the same
+ * more, because a reference such as `[1]: address` may come after its use; blocks that came out equal stay the same
  * objects, so that nothing is drawn twice.
  */
 

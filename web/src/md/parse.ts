@@ -193,7 +193,7 @@ function blockMath(state: BlockState, startLine: number, endLine: number, silent
     if (line + 1 >= endLine || (state.sCount[line + 1]! < state.blkIndent && lineAt(line + 1) !== '')) break;
     line++;
   }
-  if (!closed && body.join('').trim() === '' && line > startLine) return false;
+  if (body.join('').trim() === '' && (closed || line > startLine)) return false;
   if (silent) return true;
   const token = state.push('math_block', '', 0);
   token.block = true;

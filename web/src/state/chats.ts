@@ -8,7 +8,7 @@ import type { Signal } from '@preact/signals';
 import { problemOf } from '../api/errors.ts';
 import type { Problem } from '../api/errors.ts';
 import type { ChatRow } from '../api/types.ts';
-import { newChat, settle, update } from '../chat/model.ts';
+import { merge, newChat, settle, update } from '../chat/model.ts';
 import type { Chat } from '../chat/model.ts';
 import { BrowserStore, rowOf } from '../store/browser.ts';
 import { ServerStore } from '../store/server.ts';
@@ -244,12 +244,18 @@ export async function readChat(id: string): Promise<Chat | null> {
 /** Copies all chats of one place to the other, then deletes them where they were. */
 export async function moveAll(from: 'browser' | 'server', to: 'browser' | 'server'): Promise<void> {
   const chats = await stores[from].all();
-  for (const chat of chats) await stores[to].put(chat);
+  for (const chat of chats) await addTo(stores[to], chat);
   for (const chat of chats) await stores[from].remove(chat.id);
   for (const chat of chats) {
     const entry = open.get(chat.id);
     if (entry !== undefined) entry.store = stores[to];
   }
+}
+
+/** Puts a chat in; one with the same id that is there already loses nothing. */
+export async function addTo(target: ChatStore, chat: Chat): Promise<void> {
+  const there = await target.get(chat.id);
+  await target.put(there === null ? chat : merge(there, chat));
 }
 
 /** Messages that another tab of this browser is receiving right now. */

@@ -106,7 +106,7 @@ export function Composer({ chat, ready }: { chat: Chat; ready: boolean }) {
       )}
       {fileTrouble.value !== '' && <p class="trouble" role="alert">{fileTrouble.value}</p>}
       <textarea
-        id="composer" ref={field} rows={1} dir="auto" value={draft.text} placeholder={w.placeholder} aria-label={w.message}
+        id="composer" ref={field} rows={1} dir={draft.text === '' ? w.dir : 'auto'} value={draft.text} placeholder={w.placeholder} aria-label={w.message}
         aria-describedby="composer-hint" onInput={(event) => setDraft({ text: event.currentTarget.value })} onKeyDown={key}
         onPaste={(event) => {
           const files = event.clipboardData?.files;

@@ -8,7 +8,7 @@ import type { Chat, ChatSettings } from '../chat/model.ts';
 import { fromJson, toJson } from '../chat/transfer.ts';
 import { LANGUAGES, count, fill, languageChoice, words } from '../i18n/index.ts';
 import type { LanguageChoice } from '../i18n/index.ts';
-import { change, current, loadRows, moveAll, removeAllChats, storeOf } from '../state/chats.ts';
+import { addTo, change, current, loadRows, moveAll, removeAllChats, storeOf } from '../state/chats.ts';
 import { go } from '../state/route.ts';
 import { info, loadInfo, modelOf } from '../state/server.ts';
 import { apiKey, defaults, place, theme } from '../state/settings.ts';
@@ -200,7 +200,7 @@ function DataGroup() {
       setSaid(w.notChats);
       return;
     }
-    for (const chat of found.chats) await storeOf(place.peek()).put(chat);
+    for (const chat of found.chats) await addTo(storeOf(place.peek()), chat);
     await loadRows();
     const rest = found.rejected.length === 0 ? '' : ` ${count('rejected', found.rejected.length)}.`;
     setSaid(found.chats.length === 0 ? w.notChats : `${fill(w.imported, { chats: count('chats', found.chats.length) })}${rest}`);

@@ -61,7 +61,7 @@ function Search() {
     <div class="search" role="search">
       <Icon name="search" size={16} />
       <input
-        id="search" type="search" dir="auto" autocomplete="off" spellcheck={false} value={query.value}
+        id="search" type="search" dir={query.value === '' ? w.dir : 'auto'} autocomplete="off" spellcheck={false} value={query.value}
         placeholder={w.search} aria-label={w.search}
         onInput={(event) => set(event.currentTarget.value)}
         onKeyDown={(event) => {
