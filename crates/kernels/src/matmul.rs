@@ -11,6 +11,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use crate::gemm::{self, Kernels};
 use crate::int::{self, IntJob};
 use crate::isa::{Isa, isa};
 use crate::lanes::{Lanes, dispatch};
@@ -52,6 +53,9 @@ pub fn matmul(pool: &Pool, out: &mut [f32], x: &[f32], w: &Weight) {
 pub fn matmul_with(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], w: &Weight) {
     let t = rows_of(x, w.cols());
     assert_eq!(out.len(), t * w.rows(), "output of {t} x {}", w.rows());
+    if gemm::forward(Kernels::of(isa), pool, out, x, w) {
+        return;
+    }
     let job = Job { weight: w, transposed: false, rows: t, x: At::rows(w.cols()), out: At::rows(w.rows()) };
     run_jobs(isa, pool, out, x, &[job]);
 }
@@ -72,6 +76,9 @@ pub fn matmul_heads_with(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], head
     let (inputs, outputs) = (first.inputs(), first.outputs());
     let t = rows_of(x, heads.len() * inputs);
     assert_eq!(out.len(), t * heads.len() * outputs, "output of {t} x {} x {outputs}", heads.len());
+    if gemm::forward_heads(Kernels::of(isa), pool, out, x, heads) {
+        return;
+    }
     let jobs: Vec<Job> = heads
         .iter()
         .enumerate()
@@ -103,6 +110,9 @@ pub fn matmul_grouped(pool: &Pool, out: &mut [f32], x: &[f32], groups: &[(usize,
 pub fn matmul_grouped_with(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], groups: &[(usize, &Weight)]) {
     let Some((_, first)) = groups.first() else { return };
     let (rows, cols) = (first.rows(), first.cols());
+    if gemm::forward_grouped(Kernels::of(isa), pool, out, x, groups) {
+        return;
+    }
     let mut start = 0;
     let jobs: Vec<Job> = groups
         .iter()

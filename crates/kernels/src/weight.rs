@@ -10,6 +10,7 @@ use crate::int::coded::Code;
 use crate::isa::{Isa, isa};
 use crate::quant;
 use crate::quant::compiled::compiled_for_isa;
+use crate::train::panels::{Panels, PanelsView};
 
 /// A `[rows, cols]` matrix; row `r` holds the weights of output `r`.
 ///
@@ -46,6 +47,8 @@ enum Storage {
     Fp8Blocks { scales: Arc<[f32]>, scale_cols: usize, block: usize, first_row: usize, row_step: usize },
     /// gpt-oss as Hugging Face stores it: E2M1 pairs (low nibble first) and E8M0 scales apart.
     Mxfp4Split { scales: Bytes, scale_stride: usize },
+    /// Packed for training; row 0 is row `first_row` of the panels.
+    Panels { panels: Arc<Panels>, first_row: usize },
 }
 
 impl Weight {
@@ -117,11 +120,26 @@ impl Weight {
         }
         let (code, scales, scale_stride) = match &self.storage {
             Storage::Blocks(format) => (Code::of(*format)?, &*self.data, self.stride),
-            Storage::Fp8Blocks { .. } => return None,
+            Storage::Fp8Blocks { .. } | Storage::Panels { .. } => return None,
             Storage::Mxfp4Split { scales, scale_stride } => (Code::Mxfp4Split, &**scales, *scale_stride),
         };
         let Weight { rows, cols, stride, .. } = *self;
         Some(CodedRows { code, rows, cols, data: &self.data, stride, scales, scale_stride })
+    }
+
+    /// Weights packed for training.
+    pub fn from_panels(panels: Arc<Panels>) -> Weight {
+        let (rows, cols) = (panels.rows(), panels.cols());
+        let storage = Storage::Panels { panels, first_row: 0 };
+        Weight { rows, cols, storage, data: Bytes::from(Vec::<u8>::new()), stride: 0, inputs: Inputs::Exact }
+    }
+
+    /// The panels, if the weights are stored so.
+    pub(crate) fn panels(&self) -> Option<PanelsView<'_>> {
+        match &self.storage {
+            Storage::Panels { panels, first_row } => Some(panels.view(*first_row..first_row + self.rows)),
+            _ => None,
+        }
     }
 
     /// Rows: the number of outputs.
@@ -136,10 +154,11 @@ impl Weight {
 
     /// The storage format of the elements (FP8 and MXFP4 also where their scales lie apart).
     pub fn format(&self) -> Format {
-        match self.storage {
-            Storage::Blocks(format) => format,
+        match &self.storage {
+            Storage::Blocks(format) => *format,
             Storage::Fp8Blocks { .. } => Format::F8E4M3,
             Storage::Mxfp4Split { .. } => Format::Mxfp4,
+            Storage::Panels { panels, .. } => panels.format(),
         }
     }
 
@@ -151,6 +170,7 @@ impl Weight {
                 self.rows * self.cols + self.rows.div_ceil(*block) * scale_cols * 4
             }
             Storage::Mxfp4Split { .. } => self.rows * (self.cols / 2 + self.cols / 32),
+            Storage::Panels { panels, .. } => self.rows * self.cols * panels.format().block().1,
         }
     }
 
@@ -190,6 +210,7 @@ impl Weight {
             Storage::Blocks(format) => format.row_bytes(self.cols).expect("checked when made"),
             Storage::Fp8Blocks { .. } => self.cols,
             Storage::Mxfp4Split { .. } => self.cols / 2,
+            Storage::Panels { .. } => 0,
         };
         let span = |stride: usize, len: usize| {
             let start = if rows == 0 { 0 } else { first * stride };
@@ -208,6 +229,10 @@ impl Weight {
                 scales: scales.slice(span(*scale_stride, self.cols / 32)),
                 scale_stride: scale_stride * step,
             },
+            Storage::Panels { panels, first_row } => {
+                assert!(step == 1, "panels have no view of every other row");
+                Storage::Panels { panels: Arc::clone(panels), first_row: first_row + first }
+            }
         };
         let data = self.data.slice(span(self.stride, row_bytes));
         Weight { rows, cols: self.cols, storage, data, stride: self.stride * step, inputs: self.inputs }
@@ -238,6 +263,7 @@ impl Weight {
             Storage::Blocks(format) => format.block(),
             Storage::Fp8Blocks { .. } => (1, 1),
             Storage::Mxfp4Split { .. } => (2, 1),
+            Storage::Panels { .. } => return,
         };
         for row in rows.start..rows.end.min(self.rows) {
             let start = row * self.stride + cols.start / elements * size;
@@ -315,6 +341,11 @@ fn unpack(isa: Isa, weight: &Weight, rows: Range<usize>, cols: Range<usize>, out
                 let blocks = &weight.data[row * weight.stride + cols.start / 2..][..cols.len() / 2];
                 let scales = &scales[row * scale_stride + cols.start / 32..][..cols.len() / 32];
                 quant::compiled::mxfp4_split_row(isa, blocks, scales, &mut out[i * stride..][..cols.len()]);
+            }
+        }
+        Storage::Panels { panels, first_row } => {
+            for (i, row) in rows.enumerate() {
+                panels.read_row(first_row + row, cols.start, &mut out[i * stride..][..cols.len()]);
             }
         }
     }

@@ -70,6 +70,8 @@ pub struct MlaWeights {
     pub key_up: Vec<HeadWeight>,
     /// W^UV of each head: `kv_rank` inputs, `v_dim` outputs.
     pub value_up: Vec<HeadWeight>,
+    /// Both of all heads in one, `[heads * (nope_dim + v_dim), kv_rank]`, where they are stored so.
+    pub kv_up: Option<Weight>,
     /// W^O, `[hidden, heads * v_dim]`
     pub output: Linear,
     /// The lightning indexer.
