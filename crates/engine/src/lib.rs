@@ -3,12 +3,14 @@
 //! - [`step`]: many requests at once, as a pure state machine; [`request`] is what goes in and comes
 //!   out, [`limits`] what it takes on, [`pages`] who holds which page of the cache, [`compute`] the
 //!   model behind it.
+//! - [`constraint`]: which tokens may come next, where an answer must have a form.
 //! - [`sampler`]: from logits to the next token, deterministic for a seed.
 //! - [`session`]: one sequence on a model, for commands that have only one.
 //!
 //! This crate knows no text, no clock and no network.
 
 pub mod compute;
+pub mod constraint;
 pub mod limits;
 pub mod pages;
 pub mod request;

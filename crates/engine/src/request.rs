@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::constraint::{Constraint, ConstraintError};
 use crate::pages::Owner;
 use crate::sampler::{Sampling, SamplingError};
 
@@ -32,7 +33,14 @@ pub struct Request {
     pub max_tokens: usize,
     /// Tokens that end the answer.
     pub stop_tokens: Vec<u32>,
+    /// How many of the likeliest tokens are told with each token.
+    pub top_logprobs: usize,
+    /// What the answer must look like.
+    pub constraint: Option<Box<dyn Constraint>>,
 }
+
+/// The most tokens that [`Request::top_logprobs`] may ask for.
+pub const TOP_LOGPROBS_MAX: usize = 100;
 
 /// Why a request is not taken on.
 #[derive(Clone, Debug, Error, PartialEq)]
@@ -78,6 +86,14 @@ pub enum Refusal {
         /// The size of the vocabulary.
         vocab: usize,
     },
+    /// More likely tokens than are told.
+    #[error("top_logprobs is {asked}; it must be at most {limit}")]
+    TopLogprobs {
+        /// What was asked for.
+        asked: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// Sampling settings outside their limits.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
@@ -94,6 +110,8 @@ pub enum Finish {
     Cancelled,
     /// The model's output could not be used.
     Failed(SamplingError),
+    /// The constraint could not go on.
+    Unconstrained(ConstraintError),
 }
 
 /// What a request has cost.
@@ -112,6 +130,13 @@ pub struct Usage {
 pub enum Event {
     /// The request is not taken on.
     Refused(RequestId, Refusal),
+    /// The request was taken up for the first time.
+    Started {
+        /// The request.
+        id: RequestId,
+        /// Tokens of its prompt that were found in the cache.
+        cached_tokens: usize,
+    },
     /// A token of the answer, with the logarithm of its probability under the model.
     Token {
         /// The request.
@@ -120,6 +145,8 @@ pub enum Event {
         token: u32,
         /// Natural logarithm.
         logprob: f32,
+        /// The likeliest tokens and their log-probabilities, as many as were asked for, most likely first.
+        top: Vec<(u32, f32)>,
     },
     /// The answer is complete; its last token has been told.
     Finished {

@@ -6,11 +6,12 @@
 //!    the prompt or the answer (Keskar et al. 2019).
 //! 3. `frequency_penalty` times the count, and `presence_penalty`, are subtracted for tokens of the
 //!    answer (OpenAI's definition).
-//! 4. Temperature 0: the largest logit, ties to the lower token. Otherwise logits are divided by it.
-//! 5. `top_k` keeps the k largest.
-//! 6. Softmax over what is left; `top_p` keeps the smallest set, most likely first, whose sum reaches p.
-//! 7. `min_p` keeps those at least `min_p` times as likely as the first.
-//! 8. One is drawn, in order of likelihood.
+//! 4. Tokens that a constraint does not allow are taken out.
+//! 5. Temperature 0: the largest logit, ties to the lower token. Otherwise logits are divided by it.
+//! 6. `top_k` keeps the k largest.
+//! 7. Softmax over what is left; `top_p` keeps the smallest set, most likely first, whose sum reaches p.
+//! 8. `min_p` keeps those at least `min_p` times as likely as the first.
+//! 9. One is drawn, in order of likelihood.
 //!
 //! The random number of a draw depends on the seed and on the position in the answer, on nothing
 //! else: the same request gives the same tokens whatever runs beside it.
@@ -18,6 +19,8 @@
 use std::collections::HashMap;
 
 use thiserror::Error;
+
+use crate::constraint::Allowed;
 
 /// How tokens are chosen. The default is greedy.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +90,9 @@ pub enum SamplingError {
         /// What stands there.
         value: f32,
     },
+    /// A constraint that allows no token.
+    #[error("no token of the vocabulary may come next in the form that was asked for")]
+    NothingAllowed,
 }
 
 /// A chosen token.
@@ -162,11 +168,20 @@ impl Sampler {
     /// # Errors
     /// If a logit is not a finite number.
     pub fn sample(&mut self, logits: &[f32]) -> Result<Sampled, SamplingError> {
+        self.sample_of(logits, &Allowed::All)
+    }
+
+    /// Chooses the next token from those that are `allowed`.
+    ///
+    /// # Errors
+    /// If a logit is not a finite number, or no token is allowed.
+    pub fn sample_of(&mut self, logits: &[f32], allowed: &Allowed) -> Result<Sampled, SamplingError> {
         if let Some(token) = logits.iter().position(|v| !v.is_finite()) {
             return Err(SamplingError::NonFinite { token, value: logits[token] });
         }
         let mut changed = logits.to_vec();
         self.penalise(&mut changed);
+        restrict(&mut changed, allowed)?;
         let token = if self.settings.temperature == 0.0 {
             kernels::ops::argmax(&changed) as u32
         } else {
@@ -196,7 +211,7 @@ impl Sampler {
         }
     }
 
-    /// Steps 4 to 7: tokens and their unnormalised probabilities, most likely first.
+    /// Steps 5 to 8: tokens and their unnormalised probabilities, most likely first.
     fn candidates(&self, logits: &[f32]) -> Vec<(u32, f64)> {
         let s = &self.settings;
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -222,6 +237,34 @@ impl Sampler {
         }
         kept
     }
+}
+
+/// Step 4.
+fn restrict(logits: &mut [f32], allowed: &Allowed) -> Result<(), SamplingError> {
+    if *allowed == Allowed::All {
+        return Ok(());
+    }
+    let mut any = false;
+    for (token, logit) in logits.iter_mut().enumerate() {
+        if allowed.contains(token as u32) {
+            any = true;
+        } else {
+            *logit = f32::NEG_INFINITY;
+        }
+    }
+    if any { Ok(()) } else { Err(SamplingError::NothingAllowed) }
+}
+
+/// The `count` likeliest tokens under the model itself and their log-probabilities, most likely first, ties
+/// by rising token.
+pub fn top_logprobs(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let (max, ln_sum) = softmax_base(logits);
+    let mut best = Best::new(logits);
+    let tokens = best.first(count).iter().take(count);
+    tokens.map(|&token| (token, ((logits[token as usize] as f64 - max) - ln_sum) as f32)).collect()
 }
 
 /// Tokens by falling logit (ties by rising token), sorted as far as asked for.
@@ -271,9 +314,15 @@ fn draw(candidates: &[(u32, f64)], u: f64) -> u32 {
 
 /// The natural logarithm of the softmax at `index`.
 fn logprob(logits: &[f32], index: usize) -> f32 {
+    let (max, ln_sum) = softmax_base(logits);
+    ((logits[index] as f64 - max) - ln_sum) as f32
+}
+
+/// The largest logit, and the logarithm of the sum of the exponentials of the differences to it.
+fn softmax_base(logits: &[f32]) -> (f64, f64) {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
     let sum: f64 = logits.iter().map(|&v| (v as f64 - max).exp()).sum();
-    ((logits[index] as f64 - max) - sum.ln()) as f32
+    (max, sum.ln())
 }
 
 /// The `index`-th number of the stream of `seed`, in [0, 1): SplitMix64 (Steele, Lea and Flood 2014)
@@ -292,6 +341,7 @@ fn uniform(seed: u64, index: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::constraint::TokenSet;
 
     fn counts(settings: Sampling, logits: &[f32], draws: usize) -> Vec<usize> {
         let mut counts = vec![0; logits.len()];
@@ -370,6 +420,38 @@ mod tests {
         let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..Sampling::default() }, &[], 2).unwrap();
         let sampled = sampler.sample(&[0.0, 3.0f32.ln()]).unwrap();
         assert!((sampled.logprob - 0.75f32.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_likeliest_tokens_come_in_order_with_the_same_log_probabilities() {
+        let logits: Vec<f32> = (0..300).map(|i| ((i * 37) % 101) as f32 / 20.0).collect();
+        let top = top_logprobs(&logits, 5);
+        assert_eq!(top.len(), 5);
+        for (token, value) in &top {
+            assert_eq!(value.to_bits(), logprob(&logits, *token as usize).to_bits());
+        }
+        assert!(top.windows(2).all(|w| w[0].1 > w[1].1 || (w[0].1 == w[1].1 && w[0].0 < w[1].0)));
+        assert_eq!(top[0].0 as usize, kernels::ops::argmax(&logits));
+        assert_eq!(top_logprobs(&logits, 1000).len(), 300);
+    }
+
+    #[test]
+    fn only_allowed_tokens_are_chosen() {
+        let logits = [0.0f32, 1.0, 2.0, 3.0];
+        let mut set = TokenSet::empty(4);
+        set.insert(0);
+        set.insert(2);
+        for seed in 0..200 {
+            let mut sampler = Sampler::new(Sampling { seed, ..plain() }, &[], 4).unwrap();
+            let token = sampler.sample_of(&logits, &Allowed::Set(set.clone())).unwrap().token;
+            assert!([0, 2].contains(&token));
+            assert_eq!(sampler.sample_of(&logits, &Allowed::Only(1)).unwrap().token, 1);
+            assert_ne!(sampler.sample_of(&logits, &Allowed::Except(vec![3])).unwrap().token, 3);
+        }
+        let mut greedy = Sampler::new(Sampling::default(), &[], 4).unwrap();
+        assert_eq!(greedy.sample_of(&logits, &Allowed::Set(set)).unwrap().token, 2);
+        let nothing = Allowed::Set(TokenSet::empty(4));
+        assert_eq!(greedy.sample_of(&logits, &nothing), Err(SamplingError::NothingAllowed));
     }
 
     #[test]

@@ -12,12 +12,13 @@
 
 use std::collections::VecDeque;
 
-use kernels::attention::{Chunk, PAGE_LEN};
-
+use crate::constraint::{Allowed, Constraint};
 use crate::limits::Limits;
 use crate::pages::{Owner, PageId, Pages};
-use crate::request::{Command, Event, Finish, Refusal, Request, RequestId, Usage};
-use crate::sampler::Sampler;
+use crate::request::{Command, Event, Finish, Refusal, Request, RequestId, TOP_LOGPROBS_MAX, Usage};
+use crate::sampler::{Sampler, top_logprobs};
+
+pub use kernels::attention::{Chunk, PAGE_LEN};
 
 /// The model as the engine sees it: rows of tokens in, logits of some rows out.
 pub trait Compute {
@@ -37,6 +38,19 @@ pub struct Engine<C> {
     waiting: VecDeque<Sequence>,
     /// In the order in which they were taken up.
     running: Vec<Sequence>,
+    /// Rows that the last step computed for each request.
+    rows: Vec<(RequestId, usize)>,
+}
+
+/// How the pages of the cache are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageUse {
+    /// Held by requests.
+    pub held: usize,
+    /// Held by nobody, and free or found again by what they hold.
+    pub available: usize,
+    /// In all.
+    pub total: usize,
 }
 
 /// A request on its way.
@@ -52,6 +66,8 @@ struct Sequence {
     sampler: Sampler,
     max_tokens: usize,
     stop_tokens: Vec<u32>,
+    top_logprobs: usize,
+    constraint: Option<Box<dyn Constraint>>,
     /// Tokens found in the cache when it was first taken up.
     cached: Option<usize>,
 }
@@ -91,7 +107,8 @@ impl<C: Compute> Engine<C> {
             limits.chunk_tokens_max > 0 && limits.batch_tokens_max >= limits.running_max,
             "a token for each request"
         );
-        Engine { compute, limits, pages: Pages::new(limits.pages), waiting: VecDeque::new(), running: Vec::new() }
+        let (waiting, running, rows) = (VecDeque::new(), Vec::new(), Vec::new());
+        Engine { compute, limits, pages: Pages::new(limits.pages), waiting, running, rows }
     }
 
     /// Whether there is anything to do.
@@ -102,6 +119,18 @@ impl<C: Compute> Engine<C> {
     /// Requests that run and that wait.
     pub fn load(&self) -> (usize, usize) {
         (self.running.len(), self.waiting.len())
+    }
+
+    /// How the pages of the cache are used.
+    pub fn page_use(&self) -> PageUse {
+        let (available, total) = (self.pages.available(), self.pages.total());
+        PageUse { held: total - available, available, total }
+    }
+
+    /// The requests that the last step computed and how many rows of its batch each had: what the step has
+    /// cost can be shared by them.
+    pub fn rows(&self) -> &[(RequestId, usize)] {
+        &self.rows
     }
 
     /// The model.
@@ -118,7 +147,7 @@ impl<C: Compute> Engine<C> {
                 Command::Cancel(id) => self.cancel(id, &mut events),
             }
         }
-        self.admit();
+        self.admit(&mut events);
         let plan = self.plan();
         self.run(&plan, &mut events);
         events
@@ -171,6 +200,9 @@ impl<C: Compute> Engine<C> {
             }
             _ => {}
         }
+        if request.top_logprobs > TOP_LOGPROBS_MAX {
+            return Err(Refusal::TopLogprobs { asked: request.top_logprobs, limit: TOP_LOGPROBS_MAX });
+        }
         if let Some(&token) = request.prompt.iter().find(|&&token| token as usize >= vocab) {
             return Err(Refusal::Token { token, vocab });
         }
@@ -184,6 +216,8 @@ impl<C: Compute> Engine<C> {
             pages: Vec::new(),
             max_tokens: request.max_tokens,
             stop_tokens: request.stop_tokens,
+            top_logprobs: request.top_logprobs,
+            constraint: request.constraint,
             cached: None,
         })
     }
@@ -199,7 +233,7 @@ impl<C: Compute> Engine<C> {
     }
 
     /// Takes up waiting requests while there is room for them.
-    fn admit(&mut self) {
+    fn admit(&mut self, events: &mut Vec<Event>) {
         while self.running.len() < self.limits.running_max {
             let Some(i) = self.next_in_turn() else { return };
             // Room for all its tokens now, found pages counted, and the one it will write next.
@@ -211,7 +245,11 @@ impl<C: Compute> Engine<C> {
             }
             let Some(mut sequence) = self.waiting.remove(i) else { return };
             sequence.computed = found.len() * PAGE_LEN;
-            sequence.cached.get_or_insert(sequence.computed.min(sequence.prompt_len));
+            if sequence.cached.is_none() {
+                let cached_tokens = sequence.computed.min(sequence.prompt_len);
+                sequence.cached = Some(cached_tokens);
+                events.push(Event::Started { id: sequence.id, cached_tokens });
+            }
             sequence.pages = found;
             self.running.push(sequence);
         }
@@ -272,6 +310,7 @@ impl<C: Compute> Engine<C> {
     /// Computes the planned rows, chooses tokens and retires what is finished.
     fn run(&mut self, rows: &[usize], events: &mut Vec<Event>) {
         let (mut tokens, mut chunks, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
+        self.rows.clear();
         for (sequence, &count) in self.running.iter().zip(rows).filter(|(_, count)| **count > 0) {
             let end = sequence.computed + count;
             chunks.push(Chunk {
@@ -281,6 +320,7 @@ impl<C: Compute> Engine<C> {
                 pages: &sequence.pages,
             });
             tokens.extend_from_slice(&sequence.tokens[sequence.computed..end]);
+            self.rows.push((sequence.id, count));
             if end == sequence.tokens.len() {
                 wanted.push(tokens.len() - 1);
             }
@@ -323,12 +363,21 @@ fn release(pages: &mut Pages, sequence: &mut Sequence) {
 
 /// Chooses the next token; why the answer ends, if it does.
 fn choose(sequence: &mut Sequence, logits: &[f32], limits: &Limits, events: &mut Vec<Event>) -> Option<Finish> {
-    let sampled = match sequence.sampler.sample(logits) {
+    let allowed = match sequence.constraint.as_mut().map(|constraint| constraint.allowed()) {
+        None => Allowed::All,
+        Some(Ok(allowed)) => allowed,
+        Some(Err(error)) => return Some(Finish::Unconstrained(error)),
+    };
+    let sampled = match sequence.sampler.sample_of(logits, &allowed) {
         Ok(sampled) => sampled,
         Err(error) => return Some(Finish::Failed(error)),
     };
+    if let Some(Err(error)) = sequence.constraint.as_mut().map(|constraint| constraint.accept(sampled.token)) {
+        return Some(Finish::Unconstrained(error));
+    }
     sequence.tokens.push(sampled.token);
-    events.push(Event::Token { id: sequence.id, token: sampled.token, logprob: sampled.logprob });
+    let top = top_logprobs(logits, sequence.top_logprobs);
+    events.push(Event::Token { id: sequence.id, token: sampled.token, logprob: sampled.logprob, top });
     if sequence.stop_tokens.contains(&sampled.token) {
         return Some(Finish::Stop);
     }

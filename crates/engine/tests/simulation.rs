@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use engine::compute::ModelCompute;
+use engine::constraint::{Allowed, Constraint, ConstraintError};
 use engine::limits::Limits;
 use engine::request::{Command, Event, Finish, Refusal, Request};
 use engine::sampler::Sampling;
@@ -88,6 +89,7 @@ fn alone(compute: impl Compute, request: Request) -> (Tokens, Finish) {
                 Event::Token { token, logprob, .. } => tokens.push((token, logprob.to_bits())),
                 Event::Finished { finish, .. } => return (tokens, finish),
                 Event::Refused(_, refusal) => panic!("{refusal}"),
+                Event::Started { .. } => {}
             }
         }
     }
@@ -103,7 +105,8 @@ fn request(random: &mut Random, id: u64, vocab: usize, longest: usize) -> Reques
     let temperature = if random.below(2) == 0 { 0.0 } else { 1.0 };
     let sampling = Sampling { temperature, seed: random.0, frequency_penalty: 0.3, ..Sampling::default() };
     let (max_tokens, stop) = (1 + random.below(longest), random.below(vocab) as u32);
-    Request { id, owner: random.below(3) as u64, prompt, sampling, max_tokens, stop_tokens: vec![stop] }
+    let (owner, stop_tokens) = (random.below(3) as u64, vec![stop]);
+    Request { id, owner, prompt, sampling, max_tokens, stop_tokens, top_logprobs: 2, constraint: None }
 }
 
 #[test]
@@ -156,7 +159,10 @@ fn simulate(seed: u64) -> (usize, usize) {
         let arrived = inbox.len();
         for event in engine.step(&mut inbox) {
             match event {
-                Event::Token { id, token, logprob } => answers.get_mut(&id).unwrap().push((token, logprob.to_bits())),
+                Event::Started { id, .. } => assert!(answers[&id].is_empty(), "seed {seed}: {id} starts once"),
+                Event::Token { id, token, logprob, .. } => {
+                    answers.get_mut(&id).unwrap().push((token, logprob.to_bits()))
+                }
                 Event::Refused(id, refusal) => {
                     assert!(
                         matches!(refusal, Refusal::Busy { .. } | Refusal::OwnerBusy { .. }),
@@ -205,7 +211,7 @@ fn a_tiny_latent_attention_model_gives_the_same_bits_in_any_company() {
     let mut answers: HashMap<u64, Tokens> = HashMap::new();
     while !engine.is_idle() || !inbox.is_empty() {
         for event in engine.step(&mut inbox) {
-            if let Event::Token { id, token, logprob } = event {
+            if let Event::Token { id, token, logprob, .. } = event {
                 answers.entry(id).or_default().push((token, logprob.to_bits()));
             }
         }
@@ -229,6 +235,8 @@ fn what_cannot_be_answered_is_refused_with_a_reason() {
         sampling: Sampling::default(),
         max_tokens: 3,
         stop_tokens: vec![],
+        top_logprobs: 0,
+        constraint: None,
     };
     let mut hot = plain(5, vec![1]);
     hot.sampling.temperature = 99.0;
@@ -265,10 +273,70 @@ fn cancelling_frees_pages_within_the_step() {
     let limits = Limits { pages: 8, context_tokens_max: 8 * PAGE_LEN, ..Limits::default() };
     let mut engine = Engine::new(Stub::new(8), limits);
     let sampling = Sampling::default();
-    let long = Request { id: 1, owner: 0, prompt: vec![3; 200], sampling, max_tokens: 100, stop_tokens: vec![] };
+    let (prompt, stop_tokens) = (vec![3; 200], vec![]);
+    let long =
+        Request { id: 1, owner: 0, prompt, sampling, max_tokens: 100, stop_tokens, top_logprobs: 0, constraint: None };
     engine.step(&mut vec![Command::Submit(long)]);
     let events = engine.step(&mut vec![Command::Cancel(1), Command::Cancel(99)]);
     assert!(matches!(&events[..], [Event::Finished { id: 1, finish: Finish::Cancelled, .. }]));
     assert!(engine.is_idle());
     engine.check();
+}
+
+/// Begins with token 7 and never says the same token twice in a row.
+#[derive(Clone)]
+struct Alternate {
+    last: Option<u32>,
+}
+
+impl Constraint for Alternate {
+    fn allowed(&mut self) -> Result<Allowed, ConstraintError> {
+        Ok(self.last.map_or(Allowed::Only(7), |last| Allowed::Except(vec![last])))
+    }
+
+    fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
+        if self.last == Some(token) {
+            return Err(ConstraintError("twice".into()));
+        }
+        self.last = Some(token);
+        Ok(())
+    }
+
+    fn copy(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
+}
+
+#[test]
+fn a_constraint_holds_for_every_token_and_in_any_company() {
+    let mut random = Random(991);
+    let constrained = |mut request: Request| {
+        request.constraint = Some(Box::new(Alternate { last: None }));
+        request.stop_tokens.clear();
+        request
+    };
+    let requests: Vec<Request> = (0..10).map(|id| constrained(request(&mut random, id, VOCAB, 200))).collect();
+    let limits = Limits { running_max: 6, context_tokens_max: 8 * PAGE_LEN, pages: 10, ..Limits::default() };
+    let mut engine = Engine::new(Stub::new(limits.pages), limits);
+    let mut inbox: Vec<Command> = requests.iter().cloned().map(Command::Submit).collect();
+    let mut answers: HashMap<u64, Tokens> = HashMap::new();
+    while !engine.is_idle() || !inbox.is_empty() {
+        for event in engine.step(&mut inbox) {
+            match event {
+                Event::Token { id, token, logprob, top } => {
+                    assert_eq!(top.len(), 2);
+                    answers.entry(id).or_default().push((token, logprob.to_bits()));
+                }
+                Event::Finished { finish, .. } => assert_eq!(finish, Finish::Length),
+                _ => {}
+            }
+        }
+        engine.check();
+    }
+    for request in requests {
+        let got = &answers[&request.id];
+        assert!(got[0].0 == 7 && got.windows(2).all(|w| w[0].0 != w[1].0));
+        assert_eq!(got, &alone(Stub::new(16), request).0);
+    }
+    assert_eq!(engine.page_use().held, 0);
 }

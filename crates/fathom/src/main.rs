@@ -16,12 +16,17 @@ mod commands {
     pub(crate) mod convert;
     pub(crate) mod describe;
     pub(crate) mod doctor;
+    pub(crate) mod keys;
     pub(crate) mod list;
     pub(crate) mod logits;
+    pub(crate) mod plan;
     pub(crate) mod prompt;
     pub(crate) mod pull;
     pub(crate) mod run;
+    pub(crate) mod serve;
     pub(crate) mod tokenize;
+    pub(crate) mod train;
+    pub(crate) mod usage;
 }
 
 use std::process::ExitCode;
@@ -61,13 +66,18 @@ struct Cli {
 enum Command {
     Chat(commands::chat::Args),
     Run(commands::run::Args),
+    Serve(Box<commands::serve::Args>),
+    Keys(commands::keys::Args),
+    Usage(commands::usage::Args),
     Pull(commands::pull::Args),
     List(commands::list::Args),
     Describe(commands::describe::Args),
     Convert(commands::convert::Args),
     Tokenize(commands::tokenize::Args),
     Prompt(commands::prompt::Args),
+    Plan(commands::plan::Args),
     Logits(commands::logits::Args),
+    Train(commands::train::Args),
     Doctor(commands::doctor::Args),
     Bench(commands::bench::Args),
 }
@@ -98,12 +108,17 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     kernels::isa::Isa::detect()?;
     match command {
         Command::Run(args) => return commands::run::run(args),
+        Command::Train(args) => return commands::train::run(args),
+        Command::Serve(args) => commands::serve::run(*args),
+        Command::Keys(args) => commands::keys::run(args),
+        Command::Usage(args) => commands::usage::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Describe(args) => commands::describe::run(args),
         Command::Convert(args) => commands::convert::run(args),
         Command::Pull(args) => commands::pull::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
+        Command::Plan(args) => commands::plan::run(args),
         Command::Prompt(args) => commands::prompt::run(args),
         Command::Logits(args) => commands::logits::run(args),
         Command::Doctor(args) => commands::doctor::run(args),

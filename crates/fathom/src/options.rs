@@ -4,6 +4,7 @@ use anyhow::{Context, bail};
 use engine::sampler::Sampling;
 use kernels::attention::CacheFormat;
 use kernels::pool::Pool;
+use kernels::weight::Inputs;
 use serde_json::{Map, Value, json};
 use text::Tokenizer;
 
@@ -31,6 +32,11 @@ pub(crate) struct MachineArgs {
         help_heading = "Machine"
     )]
     pub(crate) cache: CacheArg,
+
+    /// Read weights as floats and multiply in floats; several times slower than the usual integer products, whose
+    /// inputs are rounded to 8 bits
+    #[arg(long, help_heading = "Machine")]
+    pub(crate) exact: bool,
 }
 
 /// The storage of the cache, as a flag.
@@ -54,6 +60,11 @@ impl CacheArg {
 impl MachineArgs {
     pub(crate) fn pool(&self) -> anyhow::Result<Pool> {
         pool(self.threads)
+    }
+
+    /// The arithmetic of matrix products.
+    pub(crate) fn inputs(&self) -> Inputs {
+        if self.exact { Inputs::Exact } else { Inputs::Int8 }
     }
 
     /// The size of the context, checked against the model and against free memory.

@@ -11,8 +11,11 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;
+pub mod attention_backward;
 pub mod bytes;
 pub mod format;
+pub mod gemm;
+mod int;
 pub mod isa;
 mod lanes;
 pub mod matmul;
@@ -21,4 +24,5 @@ pub mod ops;
 pub mod pool;
 pub mod quant;
 mod tile;
+pub mod train;
 pub mod weight;

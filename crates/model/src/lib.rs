@@ -7,6 +7,7 @@
 //! - [`convert`]: any readable model to GGUF, in any format that can be written.
 //! - [`cost`]: the bytes and operations that a forward pass needs at least.
 //! - [`forward`] and `layers`: the forward pass, one statement an equation; [`cache`]: what it keeps.
+//! - [`train`]: the loss, its gradients, and weights that can change.
 
 pub mod cache;
 pub mod checkpoint;
@@ -21,4 +22,5 @@ pub mod load;
 pub mod parameters;
 pub mod rope;
 pub mod spec;
+pub mod train;
 pub mod weights;

@@ -7,5 +7,6 @@ mod chat;
 mod errors;
 mod harness;
 mod network;
+mod plan;
 mod run;
 mod tools;

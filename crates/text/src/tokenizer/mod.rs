@@ -189,7 +189,7 @@ impl Tokenizer {
     }
 
     /// The bytes that a token decodes to; `None` for an id outside the vocabulary.
-    pub(crate) fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
         self.tokens.get(id as usize)?.as_ref()?;
         self.decoded.get(id as usize).map(|bytes| &**bytes)
     }

@@ -1,0 +1,52 @@
+//! The handlers, one file for each family of paths.
+
+pub(crate) mod chat;
+pub(crate) mod chats;
+pub(crate) mod completions;
+pub(crate) mod info;
+pub(crate) mod settings;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+
+use crate::error::ApiError;
+use crate::http::guard::{Allowed, guard};
+use crate::page;
+use crate::state::State;
+
+/// All paths.
+pub(crate) fn router(state: Arc<State>, allowed: Allowed) -> Router {
+    let mut router = Router::new()
+        .route("/health", get(info::health))
+        .route("/metrics", get(info::metrics))
+        .route("/user/balance", get(info::balance))
+        .route("/api/info", get(info::info))
+        .route("/api/usage", get(info::usage))
+        .route("/api/tokenize", post(info::tokenize))
+        .route("/api/chats", get(chats::list).delete(chats::delete_all))
+        .route("/api/chats/export", get(chats::export))
+        .route("/api/chats/{id}", get(chats::get).put(chats::put).patch(chats::patch).delete(chats::delete));
+    // DeepSeek's base addresses are the host, /v1 and /beta; OpenAI's is /v1.
+    for base in ["", "/v1", "/beta", "/beta/v1"] {
+        router = router
+            .route(&format!("{base}/models"), get(info::models))
+            .route(&format!("{base}/models/{{*id}}"), get(info::model))
+            .route(&format!("{base}/chat/completions"), post(chat::complete))
+            .route(&format!("{base}/completions"), post(completions::complete));
+    }
+    router
+        .fallback(page::page)
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path knows other methods")
+                .with_code("method_not_allowed")
+        })
+        // Bodies are read with limits of their own.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state((Arc::clone(&state), Arc::new(allowed)), guard))
+        .with_state(state)
+}

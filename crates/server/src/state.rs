@@ -1,0 +1,123 @@
+//! What all handlers share: the model, the engine, the store, limits, and who is asking.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use axum::http::{HeaderMap, StatusCode, header};
+use engine::pages::Owner;
+
+use crate::admission::Admission;
+use crate::driver::Driver;
+use crate::error::{ApiError, ApiResult};
+use crate::guide::Grammars;
+use crate::language::{Served, Traits};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::store::ledger::Prices;
+use crate::store::{Store, StoreError};
+
+/// What all handlers share.
+pub(crate) struct State {
+    pub(crate) served: Served,
+    pub(crate) traits: Traits,
+    pub(crate) grammars: Grammars,
+    pub(crate) limits: Limits,
+    pub(crate) driver: Driver,
+    pub(crate) store: Arc<Store>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) metrics: Metrics,
+    /// Seconds since 1970.
+    pub(crate) started_s: u64,
+    pub(crate) stopping: AtomicBool,
+}
+
+/// Who is asking.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// The key's number; 0 where no keys were ever made.
+    pub(crate) key: i64,
+    pub(crate) prices: Prices,
+    pub(crate) balance_pico: Option<i64>,
+    pub(crate) requests_per_minute: Option<u32>,
+    pub(crate) answers_max: Option<u32>,
+}
+
+impl Caller {
+    /// Whose cached pages may be used.
+    pub(crate) fn owner(&self) -> Owner {
+        self.key as Owner
+    }
+
+    /// Refuses whoever has spent everything.
+    pub(crate) fn check_balance(&self) -> ApiResult<()> {
+        if self.balance_pico.is_some_and(|pico| pico <= 0) {
+            let error = ApiError::new(StatusCode::PAYMENT_REQUIRED, "the balance of this key is used up");
+            return Err(error.with_code("insufficient_balance"));
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// The key that a request came with: `Authorization: Bearer KEY`, or Anthropic's `x-api-key`.
+    pub(crate) fn caller(&self, headers: &HeaderMap) -> ApiResult<Caller> {
+        let failed = |error: StoreError| store_error(&error);
+        if !self.store.any_key().map_err(failed)? {
+            let prices = Prices::default();
+            let none = None;
+            return Ok(Caller { key: 0, prices, balance_pico: none, requests_per_minute: None, answers_max: None });
+        }
+        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let bearer = bearer.and_then(|value| {
+            let (scheme, secret) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(secret.trim())
+        });
+        let secret = bearer.or_else(|| headers.get("x-api-key").and_then(|value| value.to_str().ok()));
+        let refused = |message| ApiError::new(StatusCode::UNAUTHORIZED, message).with_code("invalid_api_key");
+        let Some(secret) = secret else {
+            return Err(refused("this server needs an API key: send Authorization: Bearer KEY"));
+        };
+        let Some(key) = self.store.key_of(secret).map_err(failed)? else {
+            return Err(refused("the API key is not one of this server's, or it was revoked"));
+        };
+        Ok(Caller {
+            key: key.id,
+            prices: key.prices,
+            balance_pico: key.balance_pico,
+            requests_per_minute: key.requests_per_minute,
+            answers_max: key.answers_max,
+        })
+    }
+
+    /// Does something with the store, on a thread that may wait for the disk.
+    pub(crate) async fn store<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> ApiResult<T> {
+        let store = Arc::clone(&self.store);
+        let done = tokio::task::spawn_blocking(move || what(&store)).await;
+        done.map_err(|_| ApiError::internal("the store broke down"))?.map_err(|error| store_error(&error))
+    }
+
+    /// Whether the server was told to stop.
+    pub(crate) fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// The sentence of a failing store without paths.
+fn store_error(error: &StoreError) -> ApiError {
+    match error {
+        StoreError::Value(message) => ApiError::value("value", message.clone()),
+        StoreError::Sql(rusqlite::Error::SqliteFailure(code, _)) if code.code == rusqlite::ErrorCode::DiskFull => {
+            ApiError::unavailable("the server's disk is full", 60)
+        }
+        _ => ApiError::internal("the server's store failed"),
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}

@@ -1,0 +1,389 @@
+//! One request's work: its answers run in the engine, are read, billed, and handed on piece by piece.
+//!
+//! Each request has a task of its own. It owns the way from the engine, so that whatever happens to the client, the
+//! request is cancelled, its cost comes back from the engine, and the ledger is written. What the client sees last is
+//! told after that.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use engine::request::{Finish, Request};
+use engine::sampler::Sampling;
+use tokio::sync::mpsc;
+
+use crate::admission::Place;
+use crate::driver::{Cost, Told};
+use crate::error::ApiError;
+use crate::guide::Guide;
+use crate::language::Prompt;
+use crate::reader::{Calls, Piece, Reader};
+use crate::state::{Caller, State};
+use crate::store::ledger::{Entry, money};
+use crate::wire::chat::{Logprobs, TokenLogprob, TopLogprob};
+use crate::wire::usage::{Extension, Usage};
+
+/// What is to be answered.
+pub(crate) struct Job {
+    /// Prompts; each gets `n` answers.
+    pub(crate) prompts: Vec<Prompt>,
+    pub(crate) n: usize,
+    /// The first answer to a prompt has this seed, the next ones those after it.
+    pub(crate) sampling: Sampling,
+    pub(crate) max_tokens: Option<usize>,
+    pub(crate) stops: Vec<String>,
+    pub(crate) calls: Calls,
+    /// `None`: no log-probabilities.
+    pub(crate) top_logprobs: Option<usize>,
+    /// What answers must look like.
+    pub(crate) guide: Option<Guide>,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By the model, or by a stop string.
+    Stop(Option<String>),
+    /// It is as long as it may be.
+    Length,
+    /// With calls of tools.
+    Calls,
+}
+
+impl End {
+    /// OpenAI's word.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            End::Stop(_) => "stop",
+            End::Length => "length",
+            End::Calls => "tool_calls",
+        }
+    }
+}
+
+/// What happens to a request.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Something new of an answer.
+    Pieces { answer: usize, pieces: Vec<Piece>, logprobs: Option<Logprobs> },
+    /// An answer is complete.
+    Ended { answer: usize, end: End },
+    /// All answers are complete and in the ledger.
+    Done(Summary),
+    /// The request failed; nothing follows.
+    Failed(ApiError),
+}
+
+/// A request in figures.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Summary {
+    pub(crate) usage: Usage,
+    pub(crate) extension: Extension,
+}
+
+/// Begins to work on a job; its outputs come from the channel, and the job is given up when that is dropped.
+pub(crate) fn begin(state: &Arc<State>, caller: &Caller, job: Job, place: Place) -> mpsc::Receiver<Output> {
+    let (sender, receiver) = mpsc::channel(16);
+    let (work, requests) = Work::new(Arc::clone(state), caller.clone(), job, place);
+    tokio::spawn(work.run(requests, sender));
+    receiver
+}
+
+struct Work {
+    state: Arc<State>,
+    caller: Caller,
+    answers: Vec<Answer>,
+    with_logprobs: bool,
+    seed: u64,
+    begun: Instant,
+    /// Held as long as the request counts against limits.
+    _place: Place,
+}
+
+struct Answer {
+    id: u64,
+    prompt: usize,
+    prompt_tokens: u64,
+    reader: Option<Reader>,
+    stop_tokens: Vec<u32>,
+    tokens: u64,
+    reasoning_tokens: u64,
+    /// Log-probabilities that have not been handed on.
+    logprobs: Logprobs,
+    any_call: bool,
+    cached: u64,
+    first: Option<Instant>,
+    reasoning_end: Option<Instant>,
+    cost: Option<Cost>,
+    /// The engine has nothing more to say about it.
+    over: bool,
+}
+
+impl Work {
+    fn new(state: Arc<State>, caller: Caller, job: Job, place: Place) -> (Work, Vec<Request>) {
+        let tokenizer = state.served.tokenizer;
+        let stop_tokens = tokenizer.eos_ids().to_vec();
+        let (mut answers, mut requests) = (Vec::new(), Vec::new());
+        let seed = job.sampling.seed;
+        for (number, prompt) in job.prompts.into_iter().enumerate() {
+            for i in 0..job.n as u64 {
+                let id = state.driver.next_id();
+                let mut calls = job.calls;
+                if job.guide.as_ref().is_some_and(Guide::forces_calls) {
+                    calls = Calls::Forced;
+                }
+                answers.push(Answer {
+                    id,
+                    prompt: number,
+                    prompt_tokens: prompt.tokens.len() as u64,
+                    reader: Some(Reader::new(tokenizer, prompt.format.clone(), job.stops.clone(), calls)),
+                    stop_tokens: stop_tokens.clone(),
+                    tokens: 0,
+                    reasoning_tokens: 0,
+                    logprobs: Logprobs::default(),
+                    any_call: false,
+                    cached: 0,
+                    first: None,
+                    reasoning_end: None,
+                    cost: None,
+                    over: false,
+                });
+                requests.push(Request {
+                    id,
+                    owner: caller.owner(),
+                    prompt: prompt.tokens.clone(),
+                    sampling: Sampling { seed: seed.wrapping_add(i), ..job.sampling.clone() },
+                    max_tokens: job.max_tokens.unwrap_or(state.served.context_tokens),
+                    stop_tokens: stop_tokens.clone(),
+                    top_logprobs: job.top_logprobs.unwrap_or(0),
+                    constraint: job.guide.as_ref().map(|guide| guide.constraint(&prompt)),
+                });
+            }
+        }
+        let (with_logprobs, begun) = (job.top_logprobs.is_some(), Instant::now());
+        (Work { state, caller, answers, with_logprobs, seed, begun, _place: place }, requests)
+    }
+
+    async fn run(mut self, requests: Vec<Request>, out: mpsc::Sender<Output>) {
+        let (sender, mut told) = mpsc::channel(self.state.limits.tokens_behind_max);
+        for (number, request) in requests.into_iter().enumerate() {
+            if !self.state.driver.submit(request, (number, sender.clone())) {
+                self.answers[number].over = true;
+            }
+        }
+        drop(sender);
+        let outcome = self.follow(&mut told, &out).await;
+        if !matches!(outcome, Ok(())) {
+            self.answers.iter().filter(|answer| !answer.over).for_each(|answer| self.state.driver.cancel(answer.id));
+            self.settle(&mut told).await;
+        }
+        let summary = self.summary();
+        let recorded = self.record(&summary).await;
+        let last = match (outcome, recorded) {
+            (Err(None), _) => return,
+            (Err(Some(error)), _) | (Ok(()), Err(error)) => Output::Failed(error),
+            (Ok(()), Ok(())) => Output::Done(summary),
+        };
+        // Whoever asked may be gone by now; the ledger knows.
+        let _ = out.send(last).await;
+    }
+
+    /// Reads answers until all are complete. The error is `None` if nobody wants them any more.
+    async fn follow(
+        &mut self,
+        told: &mut mpsc::Receiver<(usize, Told)>,
+        out: &mpsc::Sender<Output>,
+    ) -> Result<(), Option<ApiError>> {
+        let queue_end = tokio::time::Instant::now() + self.state.limits.queue_wait;
+        let mut waiting = true;
+        while self.answers.iter().any(|answer| !answer.over) {
+            let (number, event) = tokio::select! {
+                event = told.recv() => event.ok_or_else(|| Some(self.lost()))?,
+                () = out.closed() => return Err(None),
+                () = tokio::time::sleep_until(queue_end), if waiting => {
+                    return Err(Some(ApiError::unavailable("the request waited too long to be taken up", 30)));
+                }
+            };
+            waiting &= !matches!(event, Told::Started { .. });
+            for output in self.event(number, event).map_err(Some)? {
+                out.send(output).await.map_err(|_| None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the engine has let go of everything, reading nothing but costs.
+    async fn settle(&mut self, told: &mut mpsc::Receiver<(usize, Told)>) {
+        while let Some((number, event)) = told.recv().await {
+            if let Told::Finished { cost, .. } = event {
+                self.answers[number].cost = Some(cost);
+            }
+        }
+    }
+
+    fn event(&mut self, number: usize, event: Told) -> Result<Vec<Output>, ApiError> {
+        match event {
+            Told::Started { cached_tokens } => {
+                self.answers[number].cached = cached_tokens as u64;
+                Ok(Vec::new())
+            }
+            Told::Token { token, logprob, top } => Ok(self.token(number, token, logprob, &top)),
+            Told::Finished { finish, cost } => {
+                self.answers[number].over = true;
+                self.answers[number].cost = Some(cost);
+                self.finished(number, finish)
+            }
+            Told::Refused(refusal) => {
+                self.answers[number].over = true;
+                Err(refused(refusal))
+            }
+            Told::Broken => {
+                self.answers[number].over = true;
+                Err(ApiError::internal("the engine broke down while it worked on this request"))
+            }
+        }
+    }
+
+    fn token(&mut self, number: usize, token: u32, logprob: f32, top: &[(u32, f32)]) -> Vec<Output> {
+        let entry = self.with_logprobs.then(|| self.state.logprob(token, logprob, top));
+        let answer = &mut self.answers[number];
+        let Some(reader) = answer.reader.as_mut().filter(|reader| reader.stopped_by().is_none()) else {
+            return Vec::new();
+        };
+        answer.tokens += 1;
+        let now = *answer.first.get_or_insert_with(Instant::now);
+        let reasoned = reader.in_reasoning();
+        let pieces = reader.push(token);
+        answer.reasoning_tokens = reader.reasoning_tokens;
+        if reasoned && !reader.in_reasoning() {
+            answer.reasoning_end = Some(Instant::now().max(now));
+        }
+        if let Some(entry) = entry.filter(|_| !answer.stop_tokens.contains(&token)) {
+            let list = match reader.in_reasoning() {
+                true => answer.logprobs.reasoning_content.get_or_insert_default(),
+                false => answer.logprobs.content.get_or_insert_default(),
+            };
+            list.push(entry);
+        }
+        if reader.stopped_by().is_some() {
+            // The rest of what the engine says about it is not read.
+            self.state.driver.cancel(answer.id);
+        }
+        self.pieces(number, pieces)
+    }
+
+    fn pieces(&mut self, number: usize, pieces: Vec<Piece>) -> Vec<Output> {
+        if pieces.is_empty() {
+            return Vec::new();
+        }
+        let answer = &mut self.answers[number];
+        answer.any_call |= pieces.iter().any(|piece| matches!(piece, Piece::Call(_)));
+        let logprobs = self.with_logprobs.then(|| std::mem::take(&mut answer.logprobs));
+        vec![Output::Pieces { answer: number, pieces, logprobs }]
+    }
+
+    fn finished(&mut self, number: usize, finish: Finish) -> Result<Vec<Output>, ApiError> {
+        let Some(reader) = self.answers[number].reader.take() else { return Ok(Vec::new()) };
+        let stopped = reader.stopped_by().is_some();
+        let (pieces, stopped_by) = reader.finish();
+        let mut outputs = self.pieces(number, pieces);
+        let answer = &mut self.answers[number];
+        // Log-probabilities of tokens whose text never came.
+        let left = answer.logprobs.content.is_some() || answer.logprobs.reasoning_content.is_some();
+        if left {
+            let logprobs = Some(std::mem::take(&mut answer.logprobs));
+            outputs.push(Output::Pieces { answer: number, pieces: Vec::new(), logprobs });
+        }
+        let end = match finish {
+            _ if answer.any_call => End::Calls,
+            _ if stopped_by.is_some() => End::Stop(stopped_by),
+            Finish::Stop => End::Stop(None),
+            Finish::Length => End::Length,
+            Finish::Cancelled if stopped => End::Stop(stopped_by),
+            Finish::Cancelled => return Err(self.lost()),
+            Finish::Failed(error) => return Err(ApiError::internal(error.to_string())),
+            Finish::Unconstrained(error) => return Err(ApiError::internal(error.to_string())),
+        };
+        outputs.push(Output::Ended { answer: number, end });
+        Ok(outputs)
+    }
+
+    /// Why the engine went silent or cancelled what nobody here did.
+    fn lost(&self) -> ApiError {
+        if self.state.stopping() {
+            return ApiError::unavailable("the server is stopping", 5);
+        }
+        let limit = self.state.limits.tokens_behind_max;
+        ApiError::new(
+            axum::http::StatusCode::REQUEST_TIMEOUT,
+            format!("the reader is more than {limit} tokens behind; the answer was given up"),
+        )
+    }
+
+    fn summary(&self) -> Summary {
+        let answers = &self.answers;
+        // A prompt is counted once, whatever the number of its answers.
+        let firsts = answers.iter().enumerate().filter(|(i, a)| *i == 0 || answers[i - 1].prompt != a.prompt);
+        let (prompt, cached) = firsts.fold((0, 0), |(p, c), (_, a)| (p + a.prompt_tokens, c + a.cached));
+        let completion: u64 = answers.iter().map(|a| a.tokens).sum();
+        let reasoning = answers.iter().map(|a| a.reasoning_tokens).sum();
+        let usage = Usage::of(prompt, cached, completion, reasoning);
+        let costs: Vec<Cost> = answers.iter().filter_map(|a| a.cost).collect();
+        let largest = |pick: fn(&Cost) -> f64| costs.iter().map(pick).fold(0.0, f64::max);
+        let (prompt_s, decode_s) = (largest(|c| c.prompt_s), largest(|c| c.decode_s));
+        let joules: Vec<f64> = costs.iter().filter_map(|c| c.joules).collect();
+        let rate = |tokens: u64, seconds: f64| if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
+        let reasoned = answers.first().and_then(|a| Some((a.reasoning_end? - a.first?).as_secs_f64()));
+        let pico = self.caller.prices.cost_pico(&usage);
+        let extension = Extension {
+            queue_seconds: largest(|c| c.queue_s),
+            prompt_seconds: prompt_s,
+            decode_seconds: decode_s,
+            compute_seconds: costs.iter().map(|c| c.compute_s).sum(),
+            prompt_tokens_per_second: rate(prompt - cached, prompt_s),
+            tokens_per_second: rate(completion.saturating_sub(answers.len() as u64), decode_s),
+            reasoning_seconds: reasoned,
+            cost: money(pico),
+            currency: self.caller.prices.currency.clone(),
+            joules: (!joules.is_empty()).then(|| joules.iter().sum()),
+            joules_label: self.state.driver.meter().label().map(str::to_string),
+            seed: self.seed,
+        };
+        Summary { usage, extension }
+    }
+
+    /// Writes the request into the ledger, if it has cost anything.
+    async fn record(&self, summary: &Summary) -> Result<(), ApiError> {
+        if self.answers.iter().all(|answer| answer.cost.is_none()) {
+            return Ok(());
+        }
+        let wall = self.begun.elapsed();
+        self.state.metrics.request(&summary.usage, &summary.extension, wall);
+        let entry = Entry::new(&self.caller, &self.state.served.id, summary);
+        self.state.store(move |store| store.ledger_add(&entry)).await
+    }
+}
+
+/// A refusal of the engine as an answer.
+fn refused(refusal: engine::request::Refusal) -> ApiError {
+    use engine::request::Refusal;
+    let message = refusal.to_string();
+    match refusal {
+        Refusal::Busy { .. } | Refusal::OwnerBusy { .. } => ApiError::too_many(message, 1),
+        Refusal::TooLong { .. } => ApiError::format(message).with_code("context_length_exceeded"),
+        Refusal::Duplicate(_) => ApiError::internal(message),
+        Refusal::TopLogprobs { .. } => ApiError::value("top_logprobs", message),
+        Refusal::EmptyPrompt => ApiError::value("prompt", message),
+        Refusal::EmptyAnswer => ApiError::value("max_tokens", message),
+        Refusal::Token { .. } => ApiError::value("prompt", message),
+        Refusal::Sampling(_) => ApiError::value("sampling", message),
+    }
+}
+
+impl State {
+    fn logprob(&self, token: u32, logprob: f32, top: &[(u32, f32)]) -> TokenLogprob {
+        let text = |token| self.served.token_text(token);
+        let bytes = |token| self.served.tokenizer.token_bytes(token).map(<[u8]>::to_vec);
+        let top = top.iter().map(|&(t, logprob)| TopLogprob { token: text(t), logprob, bytes: bytes(t) });
+        TokenLogprob { token: text(token), logprob, bytes: bytes(token), top_logprobs: top.collect() }
+    }
+}

@@ -1,0 +1,249 @@
+//! A server on a stub model that says what it is told to say, for tests over real sockets.
+//!
+//! The stub reads its context back from the pages that it was given, so that a wrong page shows in its answers. Where
+//! the last message has `SAY:text`, it says the text; elsewhere its logits are a hash of the whole context.
+
+#![allow(dead_code)]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+
+use engine::limits::Limits as EngineLimits;
+use engine::sampler::Sampling;
+use engine::step::{Chunk, Compute, Engine, PAGE_LEN};
+use serde_json::{Value, json};
+use server::limits::Limits;
+use server::{Allowed, Handle, Options, Served, Server};
+use text::{ChatTemplate, Specials, Tokenizer};
+
+pub(crate) const VOCAB: usize = 400;
+const IM_START: u32 = 392;
+const IM_END: u32 = 393;
+
+/// Holds the stub between steps while it is closed.
+#[derive(Default)]
+pub(crate) struct Gate {
+    closed: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    pub(crate) fn close(&self) {
+        *self.closed.lock().unwrap() = true;
+    }
+
+    pub(crate) fn open(&self) {
+        *self.closed.lock().unwrap() = false;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let closed = self.closed.lock().unwrap();
+        drop(self.changed.wait_while(closed, |closed| *closed).unwrap());
+    }
+}
+
+pub(crate) struct Stub {
+    cache: Vec<u32>,
+    tokenizer: &'static Tokenizer,
+    gate: Arc<Gate>,
+}
+
+impl Compute for Stub {
+    fn vocab(&self) -> usize {
+        VOCAB
+    }
+
+    fn run(&mut self, tokens: &[u32], chunks: &[Chunk], wanted: &[usize]) -> Vec<f32> {
+        self.gate.pass();
+        let slot = |chunk: &Chunk, p: usize| chunk.pages[p / PAGE_LEN] as usize * PAGE_LEN + p % PAGE_LEN;
+        for chunk in chunks {
+            for i in 0..chunk.rows {
+                self.cache[slot(chunk, chunk.position + i)] = tokens[chunk.first_row + i];
+            }
+        }
+        let mut logits = Vec::with_capacity(wanted.len() * VOCAB);
+        for &row in wanted {
+            let chunk = chunks.iter().rfind(|c| c.first_row <= row).unwrap();
+            let last = chunk.position + row - chunk.first_row;
+            let context: Vec<u32> = (0..=last).map(|p| self.cache[slot(chunk, p)]).collect();
+            logits.extend(self.logits(&context));
+        }
+        logits
+    }
+}
+
+impl Stub {
+    fn logits(&self, context: &[u32]) -> Vec<f32> {
+        let hash =
+            context.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &t| (h ^ u64::from(t)).wrapping_mul(0x0100_0000_01b3));
+        let noise = |t: u64| {
+            let mixed = (hash ^ t).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (mixed >> 40) as f32 / (1u64 << 24) as f32 * 6.0
+        };
+        let mut logits: Vec<f32> = (0..VOCAB as u64).map(noise).collect();
+        // Never an end, a marker or a token without text by chance.
+        logits[390..].iter_mut().for_each(|logit| *logit -= 40.0);
+        if let Some(next) = self.scripted(context) {
+            logits[next as usize] += 100.0;
+        }
+        logits
+    }
+
+    /// The next token of what the last message asks for, if the answer has kept to it so far.
+    fn scripted(&self, context: &[u32]) -> Option<u32> {
+        let turn = context.iter().rposition(|&t| t == IM_START)?;
+        let asked = self.tokenizer.decode(&context[..turn], Specials::Hide);
+        let script = &asked[asked.rfind("SAY:")? + 4..];
+        let script = script.strip_suffix('\n').unwrap_or(script);
+        assert!(script != "PANIC", "as it was told");
+        let whole = |text: &str| self.tokenizer.encode_with_specials(text).unwrap();
+        let said = &context[turn..];
+        let header = whole("<|im_start|>assistant\n");
+        let said = said.strip_prefix(header.as_slice())?;
+        let closed = whole("<think>\n\n</think>\n\n");
+        let said = said.strip_prefix(closed.as_slice()).unwrap_or(said);
+        let tokens = whole(script);
+        tokens.starts_with(said).then(|| tokens.get(said.len()).copied().unwrap_or(IM_END))
+    }
+}
+
+pub(crate) fn fixture() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fathom/tests/fixtures/tiny-chat")
+}
+
+pub(crate) fn tokenizer() -> &'static Tokenizer {
+    static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
+    TOKENIZER.get_or_init(|| Tokenizer::from_directory(&fixture()).unwrap())
+}
+
+/// A running server; stopped when it is dropped.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) handle: Handle,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) data: Arc<tempfile::TempDir>,
+    pub(crate) client: reqwest::Client,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// How a test wants its server.
+pub(crate) struct Setup {
+    pub(crate) limits: Limits,
+    pub(crate) engine: EngineLimits,
+    pub(crate) data: Option<Arc<tempfile::TempDir>>,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        let engine = EngineLimits { running_max: 16, context_tokens_max: 1024, pages: 256, ..EngineLimits::default() };
+        Setup { limits: Limits::default(), engine, data: None }
+    }
+}
+
+impl Running {
+    pub(crate) fn start() -> Running {
+        Running::with(Setup::default())
+    }
+
+    pub(crate) fn with(setup: Setup) -> Running {
+        let data = setup.data.unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
+        let tokenizer = tokenizer();
+        let served = Served {
+            id: "stub".into(),
+            tokenizer,
+            template: Some(ChatTemplate::parse(tokenizer.chat_template(None).unwrap()).unwrap()),
+            defaults: Sampling { temperature: 0.0, ..Sampling::default() },
+            context_tokens: setup.engine.context_tokens_max,
+            vocab: VOCAB,
+            today: || (2026, 11, 22),
+        };
+        let options = Options {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            data: data.path().to_path_buf(),
+            limits: setup.limits,
+            allowed: Allowed::default(),
+            watts: Some(10.0),
+        };
+        let server = Server::bind(options, served).unwrap();
+        let (address, handle, gate) = (server.address().unwrap(), server.handle(), Arc::new(Gate::default()));
+        let (engine, stub_gate) = (setup.engine, Arc::clone(&gate));
+        let thread = std::thread::spawn(move || {
+            let make = || {
+                let cache = vec![u32::MAX; engine.pages * PAGE_LEN];
+                Engine::new(Stub { cache, tokenizer, gate: Arc::clone(&stub_gate) }, engine)
+            };
+            server.run(make).unwrap();
+        });
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Running { address, handle, gate, data, client, thread: Some(thread) }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let response = self.client.post(self.url(path)).json(body).send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.json().await.unwrap())
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
+        let response = self.client.get(self.url(path)).send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.json().await.unwrap())
+    }
+
+    /// The answer to a chat request; panics on errors.
+    pub(crate) async fn chat(&self, body: Value) -> Value {
+        let (status, answer) = self.post("/v1/chat/completions", &body).await;
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// The events of a stream: the data of each, comments left out.
+    pub(crate) async fn stream(&self, path: &str, body: &Value) -> Vec<String> {
+        let response = self.client.post(self.url(path)).json(body).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
+        let text = response.text().await.unwrap();
+        let events = text.split("\n\n").filter(|event| !event.is_empty() && !event.starts_with(':'));
+        events.map(|event| event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap().to_string()).collect()
+    }
+
+    /// Waits until nothing is going on, then checks that nothing is left.
+    pub(crate) async fn assert_at_rest(&self) {
+        for _ in 0..1000 {
+            if self.handle.load() == (0, 0, 0) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert_eq!(self.handle.load(), (0, 0, 0), "running, waiting, admitted");
+        let pages = self.handle.check().await.expect("the engine lives");
+        assert_eq!(pages.held, 0, "pages held");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.gate.open();
+        self.handle.stop();
+        let outcome = self.thread.take().unwrap().join();
+        assert!(outcome.is_ok() || std::thread::panicking(), "the server's thread ends well");
+    }
+}
+
+/// A request of one user message.
+pub(crate) fn ask(text: &str) -> Value {
+    json!({"model": "stub", "messages": [{"role": "user", "content": text}]})
+}
+
+/// A request with more fields.
+pub(crate) fn ask_with(text: &str, fields: Value) -> Value {
+    let mut request = ask(text);
+    request.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    request
+}
