@@ -5,7 +5,7 @@
 
 use super::plane::PAGE_LEN;
 use super::sums::{Sums, Weights, add_weighted};
-use super::{Cached, Call, SEGMENT_LEN, Shape, Tile};
+use super::{Cached, Call, SEGMENT_LEN, Shape, TILE_ROWS, Tile};
 use crate::ops::exp;
 use crate::pool::SharedMut;
 use crate::tile::{ROW_STEP, Rows, multiply, room};
@@ -166,6 +166,10 @@ pub(super) unsafe fn segment<V: Sums>(call: &Call, tile: &Tile, number: usize, s
         }
         let slots = Slots::of(seen.any);
         load_page(call, tile, page, &slots, s);
+        // The next page comes from memory while this one is computed.
+        if (page + 1) * PAGE_LEN <= last && call.selection.is_none() {
+            prefetch_page(call, tile, page + 1);
+        }
         // SAFETY: the instruction set is the caller's promise.
         unsafe {
             page_scores::<V>(call.shape, rows, &slots, s);
@@ -182,7 +186,7 @@ pub(super) unsafe fn segment<V: Sums>(call: &Call, tile: &Tile, number: usize, s
 /// What a tile's tokens see of a page: bit `i` is position `i`.
 struct Seen {
     /// Of each token.
-    tokens: Vec<u64>,
+    tokens: [u64; TILE_ROWS],
     /// Of any, and of all.
     any: u64,
     all: u64,
@@ -190,18 +194,18 @@ struct Seen {
 
 impl Seen {
     fn of(call: &Call, tile: &Tile, page: usize) -> Seen {
-        let token = |t: usize| {
+        let mut seen = Seen { tokens: [0; TILE_ROWS], any: 0, all: u64::MAX };
+        for (t, bits) in seen.tokens[..tile.chunk.rows].iter_mut().enumerate() {
             let (base, position) = (page * PAGE_LEN, tile.chunk.position + t);
             let first = call.shape.window.map_or(0, |w| (position + 1).saturating_sub(w));
-            let range = below((position + 1).saturating_sub(base)) & !below(first.saturating_sub(base));
-            match call.selection {
-                None => range,
-                Some(selection) => range & chosen(&selection[tile.chunk.first_row + t], base),
+            *bits = below((position + 1).saturating_sub(base)) & !below(first.saturating_sub(base));
+            if let Some(selection) = call.selection {
+                *bits &= chosen(&selection[tile.chunk.first_row + t], base);
             }
-        };
-        let tokens: Vec<u64> = (0..tile.chunk.rows).map(token).collect();
-        let (any, all) = tokens.iter().fold((0, u64::MAX), |(any, all), t| (any | t, all & t));
-        Seen { tokens, any, all }
+            seen.any |= *bits;
+            seen.all &= *bits;
+        }
+        seen
     }
 
     #[inline(always)]
@@ -230,6 +234,19 @@ struct Slots {
 
 impl Slots {
     fn of(mut bits: u64) -> Slots {
+        const ALL: [u8; PAGE_LEN] = {
+            let mut list = [0; PAGE_LEN];
+            let mut i = 0;
+            while i < PAGE_LEN {
+                list[i] = i as u8;
+                i += 1;
+            }
+            list
+        };
+        // Nearly always: the whole page, or its beginning.
+        if bits & bits.wrapping_add(1) == 0 {
+            return Slots { list: ALL, count: bits.trailing_ones() as usize };
+        }
         let mut slots = Slots { list: [0; PAGE_LEN], count: 0 };
         while bits != 0 {
             slots.list[slots.count] = bits.trailing_zeros() as u8;
@@ -269,6 +286,19 @@ fn load_page(call: &Call, tile: &Tile, page: usize, slots: &Slots, s: &mut Scrat
                 latents.load(id, slots.list(), 0..value_dim, values, padded(value_dim));
             }
         }
+    }
+}
+
+/// Asks for the keys and values of a page.
+fn prefetch_page(call: &Call, tile: &Tile, page: usize) {
+    let (shape, id) = (call.shape, tile.chunk.pages[page]);
+    match call.cached {
+        Cached::Separate(keys, values) => {
+            let (k, v) = (tile.kv_head * shape.key_dim, tile.kv_head * shape.value_dim);
+            keys.prefetch(id, k..k + shape.key_dim);
+            values.prefetch(id, v..v + shape.value_dim);
+        }
+        Cached::Latent(latents) => latents.prefetch(id, 0..shape.key_dim),
     }
 }
 
@@ -399,7 +429,7 @@ fn runs_of(tile: &Tile, seen: &Seen, slots: &Slots, runs: &mut Vec<Run>) {
         if all && first < last {
             runs.push(Run { row: 0, rows: tile.rows(), from: first, to: last });
         }
-        for (token, bits) in seen.tokens.iter().enumerate().filter(|_| !all) {
+        for (token, bits) in seen.tokens[..tile.chunk.rows].iter().enumerate().filter(|_| !all) {
             let mut visible = (first..last).filter(|&i| bits >> slots.list[i] & 1 == 1);
             // A range: what is seen of these follows without gaps.
             if let Some(from) = visible.next() {
@@ -419,7 +449,10 @@ fn max_of(scores: &[f32; PAGE_LEN]) -> f32 {
             *max = larger(*max, v);
         }
     }
-    max.into_iter().fold(f32::NEG_INFINITY, larger)
+    for half in [8, 4, 2, 1] {
+        (0..half).for_each(|i| max[i] = larger(max[i], max[i + half]));
+    }
+    max[0]
 }
 
 /// Unlike `f32::max`, a NaN where either is one.
