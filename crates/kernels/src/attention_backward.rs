@@ -329,17 +329,23 @@ fn load_keys(call: &Call, task: &Task, pads: Pads, s: &mut Scratch) {
 /// `to[d, r] = row(r)[d]` with zeros elsewhere; `to` is `[_, n_pad]`.
 #[inline(always)]
 fn transpose<'a>(to: &mut [f32], n_pad: usize, rows: usize, row: impl Fn(usize) -> &'a [f32]) {
-    let width = if rows > 0 { row(0).len() } else { 0 };
+    let width = row(0).len();
     to[width * n_pad..].fill(0.0);
     for first in (0..n_pad).step_by(LANES) {
         let count = LANES.min(rows.saturating_sub(first));
-        for r in 0..LANES {
-            if r < count {
-                let from = row(first + r);
-                (0..width).for_each(|d| to[d * n_pad + first + r] = from[d]);
-            } else {
-                (0..width).for_each(|d| to[d * n_pad + first + r] = 0.0);
+        if count == LANES {
+            let from: [&[f32]; LANES] = std::array::from_fn(|r| row(first + r));
+            for d in 0..width {
+                for (to, from) in to[d * n_pad + first..][..LANES].iter_mut().zip(from) {
+                    *to = from[d];
+                }
             }
+            continue;
+        }
+        for d in 0..width {
+            let to = &mut to[d * n_pad + first..][..LANES];
+            to.fill(0.0);
+            to.iter_mut().enumerate().take(count).for_each(|(r, to)| *to = row(first + r)[d]);
         }
     }
 }

@@ -4,7 +4,7 @@
 use kernels::ops;
 use kernels::train::backward::{rms_norm_backward, rms_norm_backward_add};
 
-use super::{Backward, BlockActivations, BlockScratch, Gradients, Step, add, ffn, gqa, mla, sized};
+use super::{Backward, BlockActivations, BlockScratch, Gradients, Step, copy, ffn, gqa, mla, sized, sum};
 use crate::cache::LayerCache;
 use crate::parameters::Part;
 use crate::spec::{Attention, BlockSpec};
@@ -20,7 +20,7 @@ pub(crate) fn forward(
     acts: &mut BlockActivations,
 ) {
     let (pool, eps) = (step.pool, spec.norm_eps);
-    sized(&mut acts.input, x.len()).copy_from_slice(x);
+    copy(pool, &mut acts.input, x);
     ops::rms_norm(pool, sized(&mut acts.attention_in, x.len()), x, &w.attention_norm, eps);
     let out = match w.post_attention_norm {
         None => &mut acts.attention_out,
@@ -39,10 +39,9 @@ pub(crate) fn forward(
     if let Some(weight) = &w.post_attention_norm {
         ops::rms_norm(pool, sized(&mut acts.attention_out, x.len()), &acts.attention_unnormed, weight, eps);
     }
-    add(pool, x, &acts.attention_out);
+    sum(pool, sized(&mut acts.middle, x.len()), &acts.input, &acts.attention_out);
 
-    sized(&mut acts.middle, x.len()).copy_from_slice(x);
-    ops::rms_norm(pool, sized(&mut acts.ffn_in, x.len()), x, &w.ffn_norm, eps);
+    ops::rms_norm(pool, sized(&mut acts.ffn_in, x.len()), &acts.middle, &w.ffn_norm, eps);
     let out = match w.post_ffn_norm {
         None => &mut acts.ffn_out,
         Some(_) => &mut acts.ffn_unnormed,
@@ -51,7 +50,7 @@ pub(crate) fn forward(
     if let Some(weight) = &w.post_ffn_norm {
         ops::rms_norm(pool, sized(&mut acts.ffn_out, x.len()), &acts.ffn_unnormed, weight, eps);
     }
-    add(pool, x, &acts.ffn_out);
+    sum(pool, x, &acts.middle, &acts.ffn_out);
 }
 
 /// From the gradient of the block's output to that of its input, both in `dx`.

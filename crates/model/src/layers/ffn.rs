@@ -8,7 +8,7 @@ use kernels::train::products::{matmul_grouped_dw, matmul_grouped_dx};
 use kernels::weight::Weight;
 
 use super::router::{self, Choice, route};
-use super::{Backward, Gradients, add, add_rows, for_rows, linear, linear_backward, linear_backward_add, sized};
+use super::{Backward, Gradients, add, add_rows, copy, for_rows, linear, linear_backward, linear_backward_add, sized};
 use crate::parameters::Part;
 use crate::spec::{DenseSpec, Ffn, MoeSpec};
 use crate::weights::{FfnWeights, GatedWeights, Linear, MoeWeights};
@@ -129,7 +129,7 @@ fn gated(spec: &DenseSpec, w: &GatedWeights, pool: &Pool, x: &[f32], acts: &mut 
 }
 
 fn activate(spec: &DenseSpec, pool: &Pool, acts: &mut GatedActivations) {
-    acts.inner.clone_from(&acts.gate);
+    copy(pool, &mut acts.inner, &acts.gate);
     spec.activation.apply(pool, &mut acts.inner, &acts.up);
 }
 
@@ -157,10 +157,7 @@ fn activate_backward(spec: &DenseSpec, t: &Backward, acts: &GatedActivations, s:
 fn moe(spec: &MoeSpec, w: &MoeWeights, pool: &Pool, x: &[f32], acts: &mut FfnActivations, out: &mut Vec<f32>) {
     let hidden = w.router.weight.cols();
     linear(pool, &mut acts.affinity, x, &w.router);
-    acts.choices.clear();
-    for logits in acts.affinity.chunks_exact_mut(spec.experts) {
-        route(spec, logits, w.correction.as_deref(), &mut acts.choices);
-    }
+    route(spec, pool, &mut acts.affinity, w.correction.as_deref(), &mut acts.choices);
     acts.order.sort(&acts.choices, spec.experts);
     let order = &acts.order;
     sized(&mut acts.grouped_in, order.choice_of.len() * hidden);

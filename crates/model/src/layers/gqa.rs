@@ -6,7 +6,9 @@ use kernels::attention_backward::{KeyValueGradients, KeyValues, attend_backward}
 use kernels::ops;
 use kernels::train::backward::rms_norm_within_backward;
 
-use super::{Backward, Gradients, Step, linear, linear_backward, linear_backward_add, rope, sized, store, unrope};
+use super::{
+    Backward, Gradients, Step, copy, linear, linear_backward, linear_backward_add, rope, sized, store, unrope,
+};
 use crate::parameters::Part;
 use crate::spec::GqaSpec;
 use crate::weights::GqaWeights;
@@ -53,8 +55,8 @@ pub(crate) fn forward(
     linear(pool, &mut acts.value, x, &w.value);
     let d = spec.head_dim;
     if let (Some(eps), Some(query_norm), Some(key_norm)) = (spec.qk_norm_eps, &w.query_norm, &w.key_norm) {
-        acts.query_unnormed.clone_from(&acts.query);
-        acts.key_unnormed.clone_from(&acts.key);
+        copy(pool, &mut acts.query_unnormed, &acts.query);
+        copy(pool, &mut acts.key_unnormed, &acts.key);
         ops::rms_norm_within(pool, &mut acts.query, d, 0, query_norm, eps);
         ops::rms_norm_within(pool, &mut acts.key, d, 0, key_norm, eps);
     }

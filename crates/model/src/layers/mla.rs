@@ -14,8 +14,8 @@ use kernels::train::backward::{rms_norm_backward, rms_norm_within_backward};
 use kernels::train::products::{matmul_dw, matmul_dx, matmul_dx_add, matmul_heads_dw, matmul_heads_dx};
 
 use super::{
-    Backward, Gradients, Step, for_rows, indexer, linear, linear_backward, linear_backward_add, rope, sized, store,
-    unrope,
+    Backward, Gradients, Step, copy, for_rows, indexer, linear, linear_backward, linear_backward_add, rope, sized,
+    store, unrope,
 };
 use crate::parameters::Part;
 use crate::spec::MlaSpec;
@@ -122,7 +122,7 @@ pub(crate) fn forward(
     rope(pool, &mut acts.query, (spec.key_dim(), spec.nope_dim), rotated, step.angles, spec.heads); // (8)
 
     linear(pool, &mut acts.latent_unnormed, x, &w.kv_down); // (1), (3)
-    acts.latent.clone_from(&acts.latent_unnormed);
+    copy(pool, &mut acts.latent, &acts.latent_unnormed);
     ops::rms_norm_within(pool, &mut acts.latent, spec.latent_dim(), 0, &w.kv_norm, spec.latent_norm_eps);
     rope(pool, &mut acts.latent, (spec.latent_dim(), spec.kv_rank), rotated, step.angles, 1); // (3)
     store(latents, step.chunks, &acts.latent);

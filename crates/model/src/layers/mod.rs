@@ -106,6 +106,9 @@ pub(crate) struct BlockScratch {
     pub(crate) ffn: ffn::FfnScratch,
 }
 
+/// Elements that one task of an elementwise operation takes.
+const PIECE: usize = 16384;
+
 /// `buffer` with exactly `len` elements; what they hold is left over.
 pub(crate) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     buffer.resize(len, 0.0);
@@ -176,9 +179,22 @@ pub(crate) fn add_rows(pool: &Pool, to: &mut [f32], x: &[f32]) {
 
 /// `x += y`, by all threads.
 pub(crate) fn add(pool: &Pool, x: &mut [f32], y: &[f32]) {
-    const PIECE: usize = 16384;
     assert_eq!(x.len(), y.len());
     pool.for_each_piece(x, PIECE, |i, x| ops::add(x, &y[i * PIECE..][..x.len()]));
+}
+
+/// `to = x + y`, by all threads.
+pub(crate) fn sum(pool: &Pool, to: &mut [f32], x: &[f32], y: &[f32]) {
+    assert!(x.len() == to.len() && y.len() == to.len());
+    pool.for_each_piece(to, PIECE, |i, to| {
+        let (x, y) = (&x[i * PIECE..][..to.len()], &y[i * PIECE..][..to.len()]);
+        to.iter_mut().zip(x.iter().zip(y)).for_each(|(to, (x, y))| *to = x + y);
+    });
+}
+
+/// `to = from`, by all threads.
+pub(crate) fn copy(pool: &Pool, to: &mut Vec<f32>, from: &[f32]) {
+    pool.for_each_piece(sized(to, from.len()), PIECE, |i, to| to.copy_from_slice(&from[i * PIECE..][..to.len()]));
 }
 
 /// Calls `f(row, elements)` for each row of `width`, by all threads.

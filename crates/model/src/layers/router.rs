@@ -18,36 +18,56 @@ pub(crate) struct Choice {
     pub(crate) weight: f32,
 }
 
-/// The experts of one token, best first. `logits` holds one number an expert and is overwritten.
-pub(crate) fn route(spec: &MoeSpec, logits: &mut [f32], correction: Option<&[f32]>, out: &mut Vec<Choice>) {
-    let router = &spec.router;
-    match router.score {
-        Score::Softmax => ops::softmax(logits),
-        Score::Sigmoid => logits.iter_mut().for_each(|v| *v = ops::sigmoid(*v)), // (15)
+/// The experts of every token, best first: `used` choices each. `logits`, `[T, experts]`, become
+/// affinities.
+pub(crate) fn route(
+    spec: &MoeSpec,
+    pool: &Pool,
+    logits: &mut [f32],
+    correction: Option<&[f32]>,
+    choices: &mut Vec<Choice>,
+) {
+    match spec.router.score {
+        Score::Softmax => for_rows(pool, logits, spec.experts, |_, row| ops::softmax(row)),
+        Score::Sigmoid => {
+            for_rows(pool, logits, spec.experts, |_, row| row.iter_mut().for_each(|v| *v = ops::sigmoid(*v))); // (15)
+        }
         Score::SoftmaxOfChosen => {}
     }
     let affinity = &*logits;
+    choices.resize(affinity.len() / spec.experts * spec.used, Choice { expert: 0, weight: 0.0 });
+    const TOGETHER: usize = 32;
+    pool.for_each_piece(choices, TOGETHER * spec.used, |i, choices| {
+        for (row, choices) in choices.chunks_exact_mut(spec.used).enumerate() {
+            choose(spec, &affinity[(i * TOGETHER + row) * spec.experts..][..spec.experts], correction, choices);
+        }
+    });
+}
+
+/// The choices of one token.
+fn choose(spec: &MoeSpec, affinity: &[f32], correction: Option<&[f32]>, choices: &mut [Choice]) {
+    let router = &spec.router;
     // (16): the bias takes part in the choice only.
-    let mut choice: Vec<f32> = match correction {
+    let mut worth: Vec<f32> = match correction {
         Some(bias) => affinity.iter().zip(bias).map(|(s, b)| s + b).collect(),
         None => affinity.to_vec(),
     };
     if let Some(limit) = &router.groups {
-        drop_groups(limit, &mut choice);
+        drop_groups(limit, &mut worth);
     }
-    let mut chosen: Vec<Choice> =
-        top(&choice, spec.used).into_iter().map(|expert| Choice { expert, weight: affinity[expert] }).collect(); // (14)
+    for (to, expert) in choices.iter_mut().zip(top(&worth, spec.used)) {
+        *to = Choice { expert, weight: affinity[expert] }; // (14)
+    }
     if router.score == Score::SoftmaxOfChosen {
-        let mut weights: Vec<f32> = chosen.iter().map(|c| c.weight).collect();
+        let mut weights: Vec<f32> = choices.iter().map(|c| c.weight).collect();
         ops::softmax(&mut weights);
-        chosen.iter_mut().zip(weights).for_each(|(c, w)| c.weight = w);
+        choices.iter_mut().zip(weights).for_each(|(c, w)| c.weight = w);
     }
     if router.normalise {
-        let sum: f32 = chosen.iter().map(|c| c.weight).sum::<f32>() + 1e-20;
-        chosen.iter_mut().for_each(|c| c.weight /= sum); // (13)
+        let sum: f32 = choices.iter().map(|c| c.weight).sum::<f32>() + 1e-20;
+        choices.iter_mut().for_each(|c| c.weight /= sum); // (13)
     }
-    chosen.iter_mut().for_each(|c| c.weight *= router.scale);
-    out.extend(chosen);
+    choices.iter_mut().for_each(|c| c.weight *= router.scale);
 }
 
 /// From the gradients of the choices' weights, `[T * used]`, to those of the router's logits,
@@ -215,9 +235,9 @@ mod tests {
 
     #[test]
     fn the_bias_chooses_and_does_not_weigh() {
-        let mut out = Vec::new();
+        let (mut out, pool) = (Vec::new(), Pool::new(1));
         let spec = spec(4, 2, None, Score::Sigmoid);
-        route(&spec, &mut [0.0, 0.0, 0.0, 0.0], Some(&[0.0, 1.0, 0.0, 2.0]), &mut out);
+        route(&spec, &pool, &mut [0.0, 0.0, 0.0, 0.0], Some(&[0.0, 1.0, 0.0, 2.0]), &mut out);
         assert_eq!(out, [Choice { expert: 3, weight: 1.0 }, Choice { expert: 1, weight: 1.0 }]);
     }
 
@@ -225,13 +245,12 @@ mod tests {
     fn only_the_best_groups_count() {
         // The best single expert is in group 0, the best pair in group 1.
         let limit = GroupLimit { groups: 2, used: 1, score: GroupScore::TopTwo };
-        let mut out = Vec::new();
+        let (mut out, pool) = (Vec::new(), Pool::new(1));
         let logits = [3.0, -9.0, 2.0, 2.0];
-        route(&spec(4, 2, Some(limit), Score::Sigmoid), &mut logits.clone(), None, &mut out);
+        route(&spec(4, 2, Some(limit), Score::Sigmoid), &pool, &mut logits.clone(), None, &mut out);
         assert_eq!(out.iter().map(|c| c.expert).collect::<Vec<_>>(), [2, 3]);
         let limit = GroupLimit { score: GroupScore::Max, ..limit };
-        out.clear();
-        route(&spec(4, 2, Some(limit), Score::Sigmoid), &mut logits.clone(), None, &mut out);
+        route(&spec(4, 2, Some(limit), Score::Sigmoid), &pool, &mut logits.clone(), None, &mut out);
         assert_eq!(out.iter().map(|c| c.expert).collect::<Vec<_>>(), [0, 1]);
     }
 }

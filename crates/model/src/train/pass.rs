@@ -282,15 +282,16 @@ fn forward(
     keep: Keep,
     outcome: &mut Outcome,
 ) {
-    let layers = context.model.spec.blocks.len();
+    let count = context.model.spec.blocks.len();
     let TrainState { cache, acts, inputs, x, .. } = state;
     let cache = &mut cache.as_mut().expect("made before").1;
-    acts.resize_with(if keep == Keep::All { layers } else { 1 }, BlockActivations::default);
-    inputs.resize_with(if keep == Keep::Inputs { layers } else { 0 }, Vec::new);
+    // Never less than before: evaluation between steps does not give the memory back.
+    acts.resize_with(acts.len().max(if keep == Keep::All { count } else { 1 }), BlockActivations::default);
+    inputs.resize_with(inputs.len().max(if keep == Keep::Inputs { count } else { 0 }), Vec::new);
     embed(context.model, context.pool, batch.tokens, x);
-    for l in 0..layers {
+    for l in 0..count {
         if keep == Keep::Inputs {
-            inputs[l].clone_from(x);
+            layers::copy(context.pool, &mut inputs[l], x);
         }
         let acts = &mut acts[if keep == Keep::All { l } else { 0 }];
         forward_block(context, l, rows, x, &mut cache.layers[l], acts);
@@ -342,7 +343,7 @@ fn backward(
     rms_norm_backward(pool, sized(dx, x.len()), &mut gradients.parts[norm], dnormed, x, weight, eps);
     for l in (0..model.spec.blocks.len()).rev() {
         if keep == Keep::Inputs {
-            x.clone_from(&inputs[l]);
+            layers::copy(pool, x, &inputs[l]);
             forward_block(context, l, rows, x, &mut cache.layers[l], &mut acts[0]);
         }
         let acts = &acts[if keep == Keep::All { l } else { 0 }];
