@@ -168,6 +168,11 @@ impl<'a, T> SharedMut<'a, T> {
         self.len
     }
 
+    /// The first element, for tiles whose rows interleave with those of others.
+    pub(crate) fn start(&self) -> *mut T {
+        self.start
+    }
+
     /// The elements `start .. start + count`.
     ///
     /// # Safety

@@ -1,4 +1,21 @@
 //! From data to a trained model: corpora, optimisers, runs, checkpoints, export.
+//!
+//! - [`recipe`]: a run in one TOML file; [`data`]: from sources to packed sequences; [`corpus`]: what this repository
+//!   generates.
+//! - [`plan`]: what a run of any size would take.
+//! - [`run`]: the loop, its log and its checkpoints; [`learner`]: what it asks of a model.
 
 pub mod bpe;
 pub mod corpus;
+pub mod data;
+mod energy;
+mod files;
+pub mod learner;
+pub mod memory;
+mod optimizer;
+pub mod plan;
+pub mod pretrain;
+mod random;
+pub mod recipe;
+pub mod run;
+pub mod schedule;

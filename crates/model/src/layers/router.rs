@@ -4,8 +4,11 @@
 //! expert, or the group, with the lower number.
 
 use kernels::ops;
+use kernels::pool::Pool;
+use kernels::train::backward::{sigmoid_backward, softmax_backward};
 
-use crate::spec::{GroupLimit, GroupScore, MoeSpec, Score};
+use super::{Backward, for_rows, sized};
+use crate::spec::{GroupLimit, GroupScore, MoeSpec, RouterSpec, Score};
 
 /// An expert that a token uses.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,6 +48,115 @@ pub(crate) fn route(spec: &MoeSpec, logits: &mut [f32], correction: Option<&[f32
     }
     chosen.iter_mut().for_each(|c| c.weight *= router.scale);
     out.extend(chosen);
+}
+
+/// From the gradients of the choices' weights, `[T * used]`, to those of the router's logits,
+/// `[T, experts]`; with the gradient of the balance loss. Neither the choice nor its bias has one.
+///
+/// `affinity` and `choices` are those that [`route`] gave.
+pub(crate) fn backward(
+    spec: &MoeSpec,
+    t: &Backward,
+    affinity: &[f32],
+    choices: &[Choice],
+    dweights: &[f32],
+    dlogits: &mut Vec<f32>,
+) {
+    let (experts, used) = (spec.experts, spec.used);
+    let dlogits = sized(dlogits, affinity.len());
+    if t.balance == 0.0 || spec.router.score == Score::SoftmaxOfChosen {
+        dlogits.fill(0.0);
+    } else {
+        balance_backward(spec, t, affinity, dlogits);
+    }
+    for_rows(t.step.pool, dlogits, experts, |row, grad| {
+        let affinity = &affinity[row * experts..][..experts];
+        let (choices, dweights) = (&choices[row * used..][..used], &dweights[row * used..][..used]);
+        weights_backward(&spec.router, affinity, choices, dweights, grad);
+        match spec.router.score {
+            Score::Softmax => softmax_backward(grad, affinity),
+            Score::Sigmoid => sigmoid_backward(grad, affinity), // (15)
+            Score::SoftmaxOfChosen => {}
+        }
+    });
+}
+
+/// Adds to the gradients of one token's affinities (of its logits, where the softmax is over the
+/// chosen) what comes through the weights of its choices.
+fn weights_backward(router: &RouterSpec, affinity: &[f32], choices: &[Choice], dweights: &[f32], grad: &mut [f32]) {
+    let dweight = |i: usize| router.scale * dweights[i];
+    if router.score == Score::SoftmaxOfChosen {
+        // Weights add up to one before the scale, so that to normalise them changes nothing.
+        let of_all: f32 = (0..choices.len()).map(|i| dweights[i] * choices[i].weight).sum();
+        for (i, choice) in choices.iter().enumerate() {
+            grad[choice.expert] += choice.weight * (dweights[i] - of_all / router.scale);
+        }
+        return;
+    }
+    let (sum, of_sum) = if router.normalise {
+        let sum = choices.iter().map(|c| affinity[c.expert]).sum::<f32>() + 1e-20;
+        let of_all: f32 = (0..choices.len()).map(|i| dweight(i) * affinity[choices[i].expert]).sum();
+        (sum, of_all / (sum * sum)) // (13)
+    } else {
+        (1.0, 0.0)
+    };
+    for (i, choice) in choices.iter().enumerate() {
+        grad[choice.expert] += dweight(i) / sum - of_sum; // (14)
+    }
+}
+
+/// The sequence-wise balance loss (17) to (20) of one layer without its factor alpha, summed over the
+/// sequences.
+pub(crate) fn balance_loss(spec: &MoeSpec, pool: &Pool, affinity: &[f32], sequences: &[usize]) -> f64 {
+    let (mut loss, mut rest) = (0.0, affinity);
+    for &rows in sequences.iter().filter(|&&rows| rows > 0) {
+        let (own, after) = rest.split_at(rows * spec.experts);
+        let frequency = frequencies(spec, pool, own);
+        let mut shares = vec![0.0; spec.experts]; // (20)
+        for row in own.chunks_exact(spec.experts) {
+            let sum: f32 = row.iter().sum();
+            shares.iter_mut().zip(row).for_each(|(p, s)| *p += f64::from(s / sum)); // (19)
+        }
+        let of_sequence: f64 = frequency.iter().zip(&shares).map(|(f, p)| f64::from(*f) * p / rows as f64).sum();
+        loss += of_sequence; // (17)
+        rest = after;
+    }
+    loss
+}
+
+/// Writes the gradients of affinities through `t.balance` times [`balance_loss`].
+fn balance_backward(spec: &MoeSpec, t: &Backward, affinity: &[f32], grad: &mut [f32]) {
+    let (experts, pool) = (spec.experts, t.step.pool);
+    let (mut grad, mut rest) = (grad, affinity);
+    for &rows in t.sequences {
+        let (own, after) = rest.split_at(rows * experts);
+        let (own_grad, grad_after) = grad.split_at_mut(rows * experts);
+        let frequency = frequencies(spec, pool, own);
+        let factor = t.balance / rows as f32;
+        for_rows(pool, own_grad, experts, |row, grad| {
+            let s = &own[row * experts..][..experts];
+            let sum: f32 = s.iter().sum();
+            let mean: f32 = s.iter().zip(&frequency).map(|(s, f)| s / sum * f).sum();
+            grad.iter_mut().zip(&frequency).for_each(|(g, f)| *g = factor * (f - mean) / sum); // (17), (19), (20)
+        });
+        (grad, rest) = (grad_after, after);
+    }
+}
+
+/// f of (18) for one sequence: how often each expert is among the best by affinity, relative to an
+/// even share. As the report has it, neither bias nor groups take part.
+fn frequencies(spec: &MoeSpec, pool: &Pool, affinity: &[f32]) -> Vec<f32> {
+    let rows = affinity.len() / spec.experts;
+    let mut chosen = vec![0u32; rows * spec.used];
+    pool.for_each_piece(&mut chosen, 32 * spec.used, |i, chosen| {
+        for (row, chosen) in chosen.chunks_exact_mut(spec.used).enumerate() {
+            let affinity = &affinity[(i * 32 + row) * spec.experts..][..spec.experts];
+            chosen.iter_mut().zip(top(affinity, spec.used)).for_each(|(to, expert)| *to = expert as u32);
+        }
+    });
+    let mut counts = vec![0u32; spec.experts];
+    chosen.iter().for_each(|&expert| counts[expert as usize] += 1);
+    counts.iter().map(|&n| n as f32 * spec.experts as f32 / (spec.used * rows) as f32).collect()
 }
 
 /// Minus infinity for the experts of all but the best groups.

@@ -9,10 +9,9 @@
 //! Multi-head, grouped-query and latent attention are one kernel: in the latent form (DeepSeek-V2,
 //! section 2.1) all heads share one key row, whose first part is also the value.
 
-use std::cell::RefCell;
+mod plane;
 
-use half::bf16;
-use half::vec::HalfBitsVecExt;
+use std::cell::RefCell;
 
 use crate::isa::{Isa, isa};
 use crate::lanes::{Lanes, dispatch};
@@ -20,104 +19,7 @@ use crate::ops::exp;
 use crate::pool::{Pool, SharedMut};
 use crate::tile::{MOST_COLUMNS, ROW_STEP, Rows as TileRows, block, room};
 
-/// Positions in a page of the cache, and in a block of the softmax.
-pub const PAGE_LEN: usize = 64;
-
-/// How cached rows are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CacheFormat {
-    /// 32-bit floats: exact.
-    F32,
-    /// The upper half of an f32, rounded to nearest even.
-    BF16,
-}
-
-impl CacheFormat {
-    /// Bytes of one element.
-    pub const fn bytes(self) -> usize {
-        match self {
-            CacheFormat::F32 => 4,
-            CacheFormat::BF16 => 2,
-        }
-    }
-}
-
-/// Cached rows of one kind (latents, keys, values or indexer keys) of one layer, in pages of
-/// [`PAGE_LEN`] rows of `width` elements.
-pub struct Plane {
-    width: usize,
-    rows: Rows,
-}
-
-enum Rows {
-    F32(Vec<f32>),
-    BF16(Vec<bf16>),
-}
-
-impl Plane {
-    /// `pages` pages of rows of `width` zeros.
-    pub fn new(format: CacheFormat, width: usize, pages: usize) -> Plane {
-        let elements = pages * PAGE_LEN * width;
-        let rows = match format {
-            CacheFormat::F32 => Rows::F32(vec![0.0; elements]),
-            // All-zero bytes are the bf16 zero; `vec!` of zeros leaves the memory untouched until used.
-            CacheFormat::BF16 => Rows::BF16(vec![0u16; elements].reinterpret_into()),
-        };
-        Plane { width, rows }
-    }
-
-    /// Elements of a row.
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
-    /// Stores `row` at `position` of the sequence whose pages are `pages`.
-    ///
-    /// # Panics
-    /// If the row has another width or the position lies beyond the pages.
-    pub fn store(&mut self, pages: &[u32], position: usize, row: &[f32]) {
-        assert_eq!(row.len(), self.width, "width of a cached row");
-        let start = (pages[position / PAGE_LEN] as usize * PAGE_LEN + position % PAGE_LEN) * self.width;
-        match &mut self.rows {
-            Rows::F32(rows) => rows[start..start + self.width].copy_from_slice(row),
-            Rows::BF16(rows) => {
-                let to = &mut rows[start..start + self.width];
-                to.iter_mut().zip(row).for_each(|(to, &v)| *to = bf16::from_f32(v));
-            }
-        }
-    }
-
-    /// Columns `cols` of the first `count` rows of page `page` as floats, rows `stride` apart in `out`.
-    #[inline(always)] // for the caller's instruction set
-    fn load(&self, page: u32, count: usize, cols: std::ops::Range<usize>, out: &mut [f32], stride: usize) {
-        let start = page as usize * PAGE_LEN * self.width;
-        for r in 0..count {
-            let from = start + r * self.width;
-            let from = from + cols.start..from + cols.end;
-            let to = &mut out[r * stride..r * stride + cols.len()];
-            match &self.rows {
-                Rows::F32(rows) => to.copy_from_slice(&rows[from]),
-                Rows::BF16(rows) => to.iter_mut().zip(&rows[from]).for_each(|(to, v)| *to = upper_half(*v)),
-            }
-        }
-    }
-
-    /// The row at `position` as floats.
-    pub fn row(&self, pages: &[u32], position: usize, out: &mut [f32]) {
-        assert_eq!(out.len(), self.width, "width of a cached row");
-        let start = (pages[position / PAGE_LEN] as usize * PAGE_LEN + position % PAGE_LEN) * self.width;
-        match &self.rows {
-            Rows::F32(rows) => out.copy_from_slice(&rows[start..start + self.width]),
-            Rows::BF16(rows) => out.iter_mut().zip(&rows[start..]).for_each(|(to, v)| *to = upper_half(*v)),
-        }
-    }
-}
-
-/// The float whose upper half is stored.
-#[inline(always)]
-fn upper_half(v: bf16) -> f32 {
-    f32::from_bits(u32::from(v.to_bits()) << 16)
-}
+pub use plane::{CacheFormat, INT8_GROUP, PAGE_LEN, Plane};
 
 /// Consecutive tokens of one sequence in a batch.
 #[derive(Clone, Copy, Debug)]
@@ -534,7 +436,7 @@ pub fn index_scores(
     weights: &[f32],
     scale: f32,
 ) -> Vec<f32> {
-    let (dim, pad) = (keys.width, keys.width.next_multiple_of(16));
+    let (dim, pad) = (keys.width(), keys.width().next_multiple_of(16));
     assert_eq!(q.len(), weights.len() * dim, "index queries of {} heads", weights.len());
     assert!(seen <= pages.len() * PAGE_LEN, "positions inside the pages");
     let mut queries = vec![0.0; weights.len() * pad];
