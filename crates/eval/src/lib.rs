@@ -6,10 +6,12 @@
 //! ask ([`Split`]): documents, reinforcement learning and evaluation never share a problem.
 
 pub mod expression;
+mod grade;
 pub mod grammar;
 mod problem;
 pub mod rng;
 pub mod tasks;
 pub mod words;
 
+pub use grade::{Grade, Opened, Reason, grade, grade_answer, language_share};
 pub use problem::{Expected, Language, Problem, Split, Worked};
