@@ -77,9 +77,9 @@ pub enum Opened {
 
 /// Grades what a model wrote after the prompt.
 pub fn grade(problem: &Problem, written: &str, opened: Opened) -> Grade {
-    match answer_of(written, opened) {
-        Ok(answer) => grade_answer(problem, &answer),
-        Err(reason) => Grade { correct: false, format_ok: false, reason },
+    match part(written, ReasoningFormat::think(opened == Opened::Yes)) {
+        Some(answer) => grade_answer(problem, &answer),
+        None => Grade { correct: false, format_ok: false, reason: Reason::Unfinished },
     }
 }
 
@@ -128,20 +128,17 @@ pub fn language_share(text: &str, language: Language) -> f64 {
     if all == 0 { 1.0 } else { f64::from(own) / f64::from(all) }
 }
 
-/// What follows the reasoning.
-fn answer_of(written: &str, opened: Opened) -> Result<String, Reason> {
-    let mut splitter = ReasoningSplitter::new(ReasoningFormat::think(opened == Opened::Yes));
+/// What follows the reasoning; `None` if that does not end.
+pub(crate) fn part(written: &str, format: ReasoningFormat) -> Option<String> {
+    let mut splitter = ReasoningSplitter::new(format);
     let mut pieces = splitter.push(written);
     let open = splitter.in_reasoning();
     pieces.extend(splitter.finish());
-    if open {
-        return Err(Reason::Unfinished);
-    }
     let content = pieces.into_iter().filter_map(|piece| match piece {
         ReasoningPiece::Content(text) => Some(text),
         _ => None,
     });
-    Ok(content.collect())
+    (!open).then(|| content.collect())
 }
 
 /// The answer inside its line.

@@ -6,10 +6,15 @@
 //! ask ([`Split`]): documents, reinforcement learning and evaluation never share a problem.
 
 pub mod expression;
+pub mod files;
 mod grade;
 pub mod grammar;
 mod problem;
+pub mod report;
 pub mod rng;
+pub mod runner;
+pub mod statistics;
+pub mod task;
 pub mod tasks;
 pub mod words;
 

@@ -16,6 +16,7 @@ mod commands {
     pub(crate) mod convert;
     pub(crate) mod describe;
     pub(crate) mod doctor;
+    pub(crate) mod eval;
     pub(crate) mod list;
     pub(crate) mod logits;
     pub(crate) mod plan;
@@ -72,6 +73,7 @@ enum Command {
     Plan(commands::plan::Args),
     Logits(commands::logits::Args),
     Train(commands::train::Args),
+    Eval(commands::eval::Args),
     Doctor(commands::doctor::Args),
     Bench(commands::bench::Args),
 }
@@ -103,6 +105,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => return commands::run::run(args),
         Command::Train(args) => return commands::train::run(args),
+        Command::Eval(args) => return commands::eval::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Describe(args) => commands::describe::run(args),
         Command::Convert(args) => commands::convert::run(args),

@@ -133,7 +133,8 @@ fn useless_steps_change_nothing_and_too_many_end_the_run() {
     learner.sick = Some((7, 1000));
     let ended = train(&recipe, &data, &site.path("always"), 40, &mut learner, &mut Told::default());
     let message = ended.unwrap_err().to_string();
-    let wanted = "stopped at step 7: 4 steps in a row had to be skipped, the last because of a value that is not finite";
+    let wanted =
+        "stopped at step 7: 4 steps in a row had to be skipped, the last because of a value that is not finite";
     assert!(message.starts_with(wanted), "{message}");
 }
 

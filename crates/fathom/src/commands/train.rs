@@ -90,8 +90,7 @@ fn run_pretrain(args: &Pretrain) -> anyhow::Result<ExitCode> {
     }
     let pool = pool(args.threads)?;
     let stop = interrupt_flag(true)?;
-    let limits =
-        Limits { until_step: args.steps, stop_after: args.stop_after, peak_per_second: peak(pool.threads()) };
+    let limits = Limits { until_step: args.steps, stop_after: args.stop_after, peak_per_second: peak(pool.threads()) };
     let mut screen = Screen::new();
     let (state, end) = pretrain(&recipe, &folder, &pool, &limits, &stop, &mut screen)?;
     let (folder, step, steps) = (folder.display(), state.step, recipe.steps());
@@ -202,7 +201,8 @@ mod tests {
             ..Line::default()
         };
         let text = progress(&line, 100, Duration::from_secs(300));
-        let wanted = "     7/100  loss 2.5000  norm 0.00  lr 1.00e-3  load 0.50-1.50  1234 tok/s  21 % of f32 peak  5 min left";
+        let wanted =
+            "     7/100  loss 2.5000  norm 0.00  lr 1.00e-3  load 0.50-1.50  1234 tok/s  21 % of f32 peak  5 min left";
         assert_eq!(text, wanted);
     }
 }
