@@ -17,6 +17,7 @@ mod commands {
     pub(crate) mod describe;
     pub(crate) mod doctor;
     pub(crate) mod keys;
+    pub(crate) mod eval;
     pub(crate) mod list;
     pub(crate) mod logits;
     pub(crate) mod plan;
@@ -78,6 +79,7 @@ enum Command {
     Plan(commands::plan::Args),
     Logits(commands::logits::Args),
     Train(commands::train::Args),
+    Eval(commands::eval::Args),
     Doctor(commands::doctor::Args),
     Bench(commands::bench::Args),
 }
@@ -112,6 +114,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => commands::serve::run(*args),
         Command::Keys(args) => commands::keys::run(args),
         Command::Usage(args) => commands::usage::run(args),
+        Command::Eval(args) => return commands::eval::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Describe(args) => commands::describe::run(args),
         Command::Convert(args) => commands::convert::run(args),
