@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { ar } from '../src/i18n/ar.ts';
 import { en } from '../src/i18n/en.ts';
-import { compact, count, duration, fill, languageChoice, money, number, pickLanguage } from '../src/i18n/index.ts';
+import { compact, count, duration, energy, fill, languageChoice, money, number, pickLanguage } from '../src/i18n/index.ts';
 import { parseRoute } from '../src/state/route.ts';
 import { requestOf } from '../src/state/runs.ts';
 import { info } from '../src/state/server.ts';
@@ -52,7 +52,8 @@ describe('the languages', () => {
     languageChoice.value = 'en';
     expect([number(1234.56, 1), compact(12_300), count('tokens', 1), count('tokens', 2)]).toEqual(['1,234.6', '12.3K', '1 token', '2 tokens']);
     expect([money(0.000123, 'USD'), money(12.5, 'USD'), money(0.25, 'EUR'), money(1, 'credits')]).toEqual(['$0.000123', '$12.50', '€0.25', '1.00 credits']);
-    expect([duration(0.42), duration(12.6), duration(125)]).toEqual(['0.4 s', '13 s', '2 min 5 s']);
+    expect([duration(0.42), duration(12.6), duration(125), duration(7300)]).toEqual(['0.4 s', '13 s', '2 min 5 s', '2 h 1 min']);
+    expect([energy(15.51), energy(244_200), energy(3_200_000)]).toEqual(['15.5 J', '244.2 kJ', '3.2 MJ']);
     languageChoice.value = 'ar';
     expect([count('tokens', 0), count('tokens', 2), count('tokens', 5), count('tokens', 33), count('tokens', 100)]).toEqual(['لا رموز', 'رمزان', '5 رموز', '33 رمزًا', '100 رمز']);
     expect(money(0.000123, 'USD')).toBe('\u2066$0.000123\u2069');

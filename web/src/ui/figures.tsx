@@ -1,7 +1,7 @@
 /** What an answer took, and whether a rule on the server found it right. */
 
 import type { Message } from '../chat/model.ts';
-import { count, duration, fill, money, number, words } from '../i18n/index.ts';
+import { count, duration, energy, fill, money, number, words } from '../i18n/index.ts';
 import { Icon } from './icons.tsx';
 
 /** A number from the wire or from a file: anything else is not shown. */
@@ -31,7 +31,7 @@ export function Figures({ message }: { message: Message }) {
     [w.queue, timed(measured?.queue_seconds)],
     [w.prefill, timed(measured?.prompt_seconds)],
     [w.decode, timed(measured?.decode_seconds)],
-    [w.energy, joules === undefined ? undefined : `${fill(w.joules, { n: number(joules, 1) })}${label === '' ? '' : ` (${label})`}`],
+    [w.energy, joules === undefined ? undefined : `${energy(joules)}${label === '' ? '' : ` (${label})`}`],
     [w.seed, num(measured?.seed) === undefined ? undefined : String(measured!.seed)],
   ];
   return (
@@ -41,7 +41,7 @@ export function Figures({ message }: { message: Message }) {
         {tokens !== undefined && <span>{count('tokens', tokens)}</span>}
         {seconds > 0 && <span>{duration(seconds)}</span>}
         {price !== undefined && <span>{price}</span>}
-        {joules !== undefined && <span>{fill(w.joules, { n: number(joules, 1) })}{label !== '' && <small> {label}</small>}</span>}
+        {joules !== undefined && <span>{energy(joules)}{label !== '' && <small> {label}</small>}</span>}
       </summary>
       <dl>
         {rows.map(([name, value]) => value !== undefined && <div key={name}><dt>{name}</dt><dd>{value}</dd></div>)}

@@ -1,11 +1,11 @@
 /** What was used: sums, two plots drawn here, and all figures in a table. */
 
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import { callJson } from '../api/client.ts';
 import { problemOf } from '../api/errors.ts';
 import type { Problem } from '../api/errors.ts';
 import type { UsageReport, UsageRow } from '../api/types.ts';
-import { compact, count, dayName, duration, fill, money, number, words } from '../i18n/index.ts';
+import { compact, count, dayName, duration, energy, fill, money, number, words } from '../i18n/index.ts';
 import { go } from '../state/route.ts';
 import { IconButton, ProblemNotice } from './controls.tsx';
 import { drawer } from './dialogs.ts';
@@ -81,7 +81,7 @@ function Report({ report, days }: { report: UsageReport; days: string[] }) {
     [w.totalCost, priced ? money(Number(total.cost), currency) : w.free],
     [w.totalTime, duration(total.seconds)],
   ];
-  if (total.joules !== null) sums.push([w.totalEnergy, fill(w.joules, { n: compact(total.joules) }), label]);
+  if (total.joules !== null) sums.push([w.totalEnergy, energy(total.joules), label]);
   if (report.balance !== null) sums.push([w.balance, money(Number(report.balance), currency)]);
   return (
     <>
@@ -121,15 +121,16 @@ function Bars({ title, days, rows, value, show }: {
   const totals = days.map((day) => models.reduce((sum, model) => sum + at(day, model), 0));
   const ticks = scale(Math.max(...totals));
   const top = ticks.at(-1)!;
-  const [width, height, left, bottom] = [720, 220, 64, 26];
+  const [figure, width] = useWidth();
+  const [height, left, bottom] = [width < 500 ? 180 : 220, 60, 26];
   const flip = w.dir === 'rtl';
   const right = 18;
   const slot = (width - left - right) / days.length;
   const x = (index: number): number => (flip ? width - left - (index + 1) * slot : left + index * slot);
   const y = (v: number): number => 8 + (height - bottom - 8) * (1 - v / top);
-  const every = Math.ceil(days.length / 6);
+  const every = Math.ceil(days.length / Math.max(2, Math.floor(width / 110)));
   return (
-    <figure class="plot">
+    <figure class="plot" ref={figure}>
       <figcaption>
         <h2>{title}</h2>
         <ul class="legend">{models.map((model, index) => <li key={model}><i class={`s${index % 6}`} /><bdi dir="ltr">{model}</bdi></li>)}</ul>
@@ -161,6 +162,20 @@ function Bars({ title, days, rows, value, show }: {
   );
 }
 
+/** The width of an element in pixels, so that a plot's letters keep their size on every screen. */
+function useWidth(): [{ current: HTMLElement | null }, number] {
+  const box = useRef<HTMLElement>(null);
+  const [width, setWidth] = useState(720);
+  useEffect(() => {
+    const node = box.current;
+    if (node === null) return undefined;
+    const watch = new ResizeObserver(() => setWidth(Math.max(240, Math.round(node.clientWidth))));
+    watch.observe(node);
+    return () => watch.disconnect();
+  }, []);
+  return [box, width];
+}
+
 function UsageTable({ rows, currency }: { rows: UsageRow[]; currency: string }) {
   const w = words.value;
   const sorted = [...rows].sort((a, b) => (a.day === b.day ? a.model.localeCompare(b.model) : b.day.localeCompare(a.day)));
@@ -186,7 +201,7 @@ function UsageTable({ rows, currency }: { rows: UsageRow[]; currency: string }) 
                 <td>{number(row.completion_tokens)}</td>
                 <td>{number(row.reasoning_tokens)}</td>
                 <td>{duration(row.seconds)}</td>
-                <td>{row.joules === null ? '' : fill(w.joules, { n: number(row.joules, 1) })}</td>
+                <td>{row.joules === null ? '' : energy(row.joules)}</td>
                 <td>{money(Number(row.cost), currency)}</td>
               </tr>
             ))}
