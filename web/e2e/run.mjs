@@ -293,6 +293,44 @@ const tests = {
     await done();
   },
 
+  async 'the rules of accessibility hold (axe), in both languages and themes'() {
+    const axe = readFileSync(new URL('../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
+    for (const [locale, colorScheme] of [['en-GB', 'light'], ['ar-EG', 'dark'], ['en-GB', 'dark'], ['ar-EG', 'light']]) {
+      const { page, done } = await visit(fast, { locale, colorScheme, reducedMotion: 'reduce' });
+      const rules = async (where) => {
+        await page.waitForTimeout(150);
+        await page.evaluate(axe);
+        const found = await page.evaluate(async () => (await window.axe.run(document, { resultTypes: ['violations'] })).violations
+          .map((v) => `${v.id}: ${v.nodes.map((node) => node.html.slice(0, 160)).join(' | ')}`));
+        assert.deepEqual(found, [], `${where}, ${locale}, ${colorScheme}`);
+      };
+      await rules('first visit');
+      await ask(page, 'Use 3, 5, 8 and 12 to make 24.');
+      await page.waitForSelector('.katex');
+      await page.locator('.reasoning > button').click();
+      await page.locator('.figures summary').click();
+      await rules('an answer');
+      await ask(page, 'Show me quicksort');
+      await page.waitForSelector('.h-keyword');
+      await ask(page, '#429 #xss', `${last} .problem`);
+      await rules('code, table, problem');
+      await page.locator('.chip').click();
+      await rules('thinking');
+      await page.keyboard.press('Escape');
+      await page.keyboard.press('Control+,');
+      await rules('settings');
+      await page.keyboard.press('Escape');
+      await page.locator('.head .right button').first().click();
+      await rules('chat settings');
+      await page.keyboard.press('Escape');
+      await page.evaluate(() => { location.hash = '#/usage'; });
+      await page.waitForSelector('.plot');
+      await page.locator('.table summary').click();
+      await rules('usage');
+      await done();
+    }
+  },
+
   async 'text files are dropped into a message; others are refused'() {
     const { page, done } = await visit(fast);
     await page.evaluate(() => {

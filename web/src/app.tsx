@@ -24,7 +24,9 @@ export function App() {
   const dropping = useDrop();
   return (
     <>
-      <a class="skip" href="#composer" onClick={(event) => { event.preventDefault(); document.getElementById('composer')?.focus(); }}>{w.skip}</a>
+      {route.value.view === 'chat' && (
+        <a class="skip" href="#composer" onClick={(event) => { event.preventDefault(); document.getElementById('composer')?.focus(); }}>{w.skip}</a>
+      )}
       <div class="shell">
         <Sidebar narrow={narrow} />
         {narrow && drawer.value && <div class="shade" onClick={() => drawer.value = false} />}

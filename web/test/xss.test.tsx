@@ -8,7 +8,7 @@ import { PlainText } from '../src/ui/text.tsx';
 
 /** Everything that an answer may become. Nothing here runs, loads or navigates by itself. */
 const ELEMENTS = new Set([
-  'div', 'p', 'h3', 'h4', 'h5', 'ul', 'ol', 'li', 'blockquote', 'hr', 'br', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'pre', 'code', 'strong', 'em', 's',
+  'div', 'p', 'h2', 'h3', 'h4', 'ul', 'ol', 'li', 'blockquote', 'hr', 'br', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'pre', 'code', 'strong', 'em', 's',
   'a', 'bdi', 'span', 'figure', 'figcaption', 'button', 'svg', 'path',
 ]);
 const ATTRIBUTES = new Set([

@@ -98,13 +98,13 @@ function heading(node: MdNode, context: Context): ComponentChild {
   const content = inlines(node.children, context);
   switch (node.tag) {
     case 'h1':
-      return <h3 class="h1" dir={context.dir}>{content}</h3>;
+      return <h2 class="h1" dir={context.dir}>{content}</h2>;
     case 'h2':
-      return <h3 class="h2" dir={context.dir}>{content}</h3>;
+      return <h2 class="h2" dir={context.dir}>{content}</h2>;
     case 'h3':
-      return <h4 class="h3" dir={context.dir}>{content}</h4>;
+      return <h3 class="h3" dir={context.dir}>{content}</h3>;
     default:
-      return <h5 class="h4" dir={context.dir}>{content}</h5>;
+      return <h4 class="h4" dir={context.dir}>{content}</h4>;
   }
 }
 

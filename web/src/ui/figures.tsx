@@ -36,7 +36,7 @@ export function Figures({ message }: { message: Message }) {
   ];
   return (
     <details class="figures">
-      <summary title={w.details} aria-label={w.details}>
+      <summary title={w.details}>
         {rate !== undefined && <span title={fill(w.rateLong, { n: number(rate, 1) })}>{fill(w.rate, { n: number(rate, 1) })}</span>}
         {tokens !== undefined && <span>{count('tokens', tokens)}</span>}
         {seconds > 0 && <span>{duration(seconds)}</span>}

@@ -135,11 +135,11 @@ function Bars({ title, days, rows, value, show }: {
         <h2>{title}</h2>
         <ul class="legend">{models.map((model, index) => <li key={model}><i class={`s${index % 6}`} /><bdi dir="ltr">{model}</bdi></li>)}</ul>
       </figcaption>
-      <svg viewBox={`0 0 ${width} ${height}`} role="img" aria-label={title} dir="ltr">
+      <svg viewBox={`0 0 ${width} ${height}`} role="img" aria-label={title} class={flip ? 'flip' : undefined}>
         {ticks.map((tick) => (
           <g key={tick} class="tick">
             <path d={flip ? `M${right} ${y(tick)}H${width - left}` : `M${left} ${y(tick)}H${width - right}`} />
-            <text x={flip ? width - left + 8 : left - 8} y={y(tick) + 4} text-anchor={flip ? 'start' : 'end'}>{tick === 0 ? '0' : show(tick)}</text>
+            <text x={flip ? width - left + 8 : left - 8} y={y(tick) + 4} text-anchor="end">{tick === 0 ? '0' : show(tick)}</text>
           </g>
         ))}
         {days.map((day, index) => {
