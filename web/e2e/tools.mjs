@@ -11,8 +11,14 @@ export function openBrowser() {
   return chromium.launch({
     executablePath: browserPath,
     args: [
-      '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-      '--disable-component-update', '--disable-sync',
+      '--headless',
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
     ],
   });
 }
@@ -33,7 +39,9 @@ export async function newPage(browser, mock, options = {}, hash = '') {
   });
   await page.goto(`${mock.url}/${hash}`);
   await page.waitForSelector('#composer, .usage, .blank');
-  await page.waitForFunction(() => document.querySelector('select.model') !== null || document.querySelector('.blank') !== null);
+  await page.waitForFunction(
+    () => document.querySelector('select.model') !== null || document.querySelector('.blank') !== null,
+  );
   return { page, context, trouble };
 }
 

@@ -43,6 +43,8 @@ export const en = {
   model: 'Model',
   chatSettings: 'Chat settings',
   noModel: 'no model',
+  noChatModel: 'The model of this server has no chat form. It can be used through /v1/completions.',
+  nearlyFull: 'This chat fills {share}% of what the model can read at once. When it is full, start a new one.',
 
   greeting: 'What shall we work out?',
   greetingLocal: 'Everything runs on this server. No part of a chat goes anywhere else.',
@@ -50,7 +52,10 @@ export const en = {
   suggest: [
     { label: 'Countdown puzzle', text: 'Use 3, 5, 8 and 12 to make 24.' },
     { label: 'A sum', text: 'What is 4817 + 2965?' },
-    { label: 'Word problem in Arabic', text: 'اشترت سلمى 3 علب أقلام، في كل علبة 12 قلمًا، ثم أعطت أخاها 9 أقلام. كم قلمًا بقي معها؟' },
+    {
+      label: 'Word problem in Arabic',
+      text: 'اشترت سلمى 3 علب أقلام، في كل علبة 12 قلمًا، ثم أعطت أخاها 9 أقلام. كم قلمًا بقي معها؟',
+    },
     { label: 'The model itself', text: 'Who are you?' },
   ],
 
@@ -141,7 +146,8 @@ export const en = {
   themeDark: 'Dark',
   place: 'Where chats are kept',
   placeBrowser: 'Only in this browser',
-  placeBrowserHelp: 'Nothing is stored on the server. Other devices do not see these chats, and clearing the browser’s data deletes them.',
+  placeBrowserHelp:
+    'Nothing is stored on the server. Other devices do not see these chats, and clearing the browser’s data deletes them.',
   placeServer: 'On the server, under your key',
   placeServerHelp: 'Every device with the same key sees these chats.',
   placeServerOff: 'This server keeps no chats.',
@@ -211,14 +217,20 @@ export const en = {
     broken: ['The connection broke off in the middle.', 'What arrived is kept. Continue from there, or ask again.'],
     key: ['The server needs a valid API key.', 'Enter the key in the settings; “fathom keys new” makes one.'],
     balance: ['The balance of this key is used up.', 'Ask whoever runs the server to add to it, or use another key.'],
-    missing: ['This is not on the server.', 'It may have been deleted, or the model is not loaded. Choose another model in the chat settings.'],
+    missing: [
+      'This is not on the server.',
+      'It may have been deleted, or the model is not loaded. Choose another model in the chat settings.',
+    ],
     conflict: ['This chat was changed elsewhere at the same time.', 'Reload the page to see both versions.'],
     too_large: ['The message is too large for the server.', 'Shorten it, remove a file, or start a new chat.'],
     refused: ['The server refused the request.', 'Change what it names, then try again.'],
     rate: ['Too many requests at once.', 'Try again in a moment.'],
     busy: ['The server is busy.', 'Try again in a moment.'],
     server: ['The server had an error.', 'Try again. If it stays, the server’s log says more.'],
-    storage: ['This browser could not store the chat.', 'Free some space or leave private mode. Export the chat to keep it.'],
+    storage: [
+      'This browser could not store the chat.',
+      'Free some space or leave private mode. Export the chat to keep it.',
+    ],
   } as Record<string, [string, string]>,
   tryAgain: 'Try again',
   tryAgainIn: 'Try again in {time}',

@@ -61,7 +61,9 @@ export function money(value: number, currency: string): string {
   };
   const known = /^[A-Z]{3}$/u.test(currency);
   const text = known
-    ? new Intl.NumberFormat('en', { ...style, style: 'currency', currency, currencyDisplay: 'narrowSymbol' }).format(value)
+    ? new Intl.NumberFormat('en', { ...style, style: 'currency', currency, currencyDisplay: 'narrowSymbol' }).format(
+        value,
+      )
     : `${new Intl.NumberFormat('en', style).format(value)} ${currency}`;
   return words.value.dir === 'rtl' ? `\u2066${text}\u2069` : text;
 }
@@ -87,7 +89,9 @@ export function bytes(value: number): string {
 
 /** `day` is `YYYY-MM-DD` in UTC. */
 export function dayName(day: string): string {
-  return new Intl.DateTimeFormat(locale(), { day: 'numeric', month: 'short', timeZone: 'UTC' }).format(new Date(`${day}T00:00:00Z`));
+  return new Intl.DateTimeFormat(locale(), { day: 'numeric', month: 'short', timeZone: 'UTC' }).format(
+    new Date(`${day}T00:00:00Z`),
+  );
 }
 
 export function dateTime(moment: number): string {

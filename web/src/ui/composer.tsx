@@ -93,21 +93,43 @@ export function Composer({ chat, ready }: { chat: Chat; ready: boolean }) {
     }
   };
   return (
-    <form class="composer" onSubmit={(event) => { event.preventDefault(); go(); }}>
+    <form
+      class="composer"
+      onSubmit={(event) => {
+        event.preventDefault();
+        go();
+      }}
+    >
       {draft.files.length > 0 && (
         <ul class="files" aria-label={w.attached}>
           {draft.files.map((file, index) => (
             <li key={index}>
               <Icon name="file" size={16} /> <bdi dir="auto">{file.name}</bdi>
-              <IconButton icon="close" label={fill(w.detach, { name: file.name })} onClick={() => setDraft({ files: draft.files.filter((_, i) => i !== index) })} />
+              <IconButton
+                icon="close"
+                label={fill(w.detach, { name: file.name })}
+                onClick={() => setDraft({ files: draft.files.filter((_, i) => i !== index) })}
+              />
             </li>
           ))}
         </ul>
       )}
-      {fileTrouble.value !== '' && <p class="trouble" role="alert">{fileTrouble.value}</p>}
+      {fileTrouble.value !== '' && (
+        <p class="trouble" role="alert">
+          {fileTrouble.value}
+        </p>
+      )}
       <textarea
-        id="composer" ref={field} rows={1} dir={draft.text === '' ? w.dir : 'auto'} value={draft.text} placeholder={w.placeholder} aria-label={w.message}
-        aria-describedby="composer-hint" onInput={(event) => setDraft({ text: event.currentTarget.value })} onKeyDown={key}
+        id="composer"
+        ref={field}
+        rows={1}
+        dir={draft.text === '' ? w.dir : 'auto'}
+        value={draft.text}
+        placeholder={w.placeholder}
+        aria-label={w.message}
+        aria-describedby="composer-hint"
+        onInput={(event) => setDraft({ text: event.currentTarget.value })}
+        onKeyDown={key}
         onPaste={(event) => {
           const files = event.clipboardData?.files;
           if (files !== undefined && files.length > 0) {
@@ -118,7 +140,10 @@ export function Composer({ chat, ready }: { chat: Chat; ready: boolean }) {
       />
       <div class="bar">
         <input
-          ref={chooser} type="file" multiple hidden
+          ref={chooser}
+          type="file"
+          multiple
+          hidden
           onChange={(event) => {
             void takeFiles([...(event.currentTarget.files ?? [])]);
             event.currentTarget.value = '';
@@ -126,10 +151,18 @@ export function Composer({ chat, ready }: { chat: Chat; ready: boolean }) {
         />
         <IconButton icon="attach" label={w.attach} onClick={() => chooser.current?.click()} />
         <ThinkingChip chat={chat} />
-        <span id="composer-hint" class="hint">{w.enterHint}</span>
-        {run === undefined
-          ? <button type="submit" class="send" aria-label={w.send} title={w.send} disabled={!can}><Icon name="send" /></button>
-          : <button type="button" class="send stop" aria-label={w.stop} title={w.stop} onClick={() => stop(chat.id)}><StopMark /></button>}
+        <span id="composer-hint" class="hint">
+          {w.enterHint}
+        </span>
+        {run === undefined ? (
+          <button type="submit" class="send" aria-label={w.send} title={w.send} disabled={!can}>
+            <Icon name="send" />
+          </button>
+        ) : (
+          <button type="button" class="send stop" aria-label={w.stop} title={w.stop} onClick={() => stop(chat.id)}>
+            <StopMark />
+          </button>
+        )}
       </div>
     </form>
   );
@@ -156,7 +189,8 @@ function ThinkingChip({ chat }: { chat: Chat }) {
   const on = chat.settings.thinking !== false;
   return (
     <div
-      class="chipbox" ref={box}
+      class="chipbox"
+      ref={box}
       onKeyDown={(event) => {
         if (event.key === 'Escape' && open) {
           event.stopPropagation();
@@ -165,7 +199,13 @@ function ThinkingChip({ chat }: { chat: Chat }) {
         }
       }}
     >
-      <button type="button" class={on ? 'chip on' : 'chip'} aria-expanded={open} title={on ? w.thinkOn : w.thinkOff} onClick={() => setOpen(!open)}>
+      <button
+        type="button"
+        class={on ? 'chip on' : 'chip'}
+        aria-expanded={open}
+        title={on ? w.thinkOn : w.thinkOff}
+        onClick={() => setOpen(!open)}
+      >
         <Icon name="lead" size={16} />
         <span>{w.think}</span>
         {on && chat.settings.budget !== undefined && <small>≤ {number(chat.settings.budget)}</small>}
@@ -173,7 +213,11 @@ function ThinkingChip({ chat }: { chat: Chat }) {
       </button>
       {open && (
         <div class="popover" role="group" aria-label={w.thinking}>
-          <ThinkingControls model={model} settings={chat.settings} set={(part) => change(chat.id, (c) => ({ ...c, settings: { ...c.settings, ...part } }), 300)} />
+          <ThinkingControls
+            model={model}
+            settings={chat.settings}
+            set={(part) => change(chat.id, (c) => ({ ...c, settings: { ...c.settings, ...part } }), 300)}
+          />
         </div>
       )}
     </div>
