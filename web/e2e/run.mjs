@@ -257,6 +257,22 @@ const tests = {
     await again.close();
   },
 
+  async 'a browser without storage says so and still chats'() {
+    const { page, done } = await visit(fast, {}, () => {
+      Object.defineProperty(window, 'indexedDB', { value: undefined });
+      Object.defineProperty(window, 'localStorage', {
+        get: () => {
+          throw new Error('denied');
+        },
+      });
+    });
+    await ask(page, 'hello');
+    await page.getByText('This browser could not store the chat.').first().waitFor();
+    await ask(page, 'again');
+    assert.equal(await messages(page), 4);
+    await done();
+  },
+
   async 'nothing a model writes runs or loads'() {
     const { page, done } = await visit(fast);
     await ask(page, '#xss');
@@ -296,6 +312,7 @@ const tests = {
     assert.equal(await focus(), 'one two');
     await page.keyboard.press('Tab');
     await page.keyboard.press('Enter');
+    await page.waitForSelector('[role=menuitem]');
     assert.equal(await focus(), 'Rename');
     await page.keyboard.press('ArrowUp');
     assert.equal(await focus(), 'Delete');
@@ -526,8 +543,8 @@ const tests = {
   },
 };
 
-async function visit(mock, options) {
-  const { page, context, trouble } = await newPage(browser, mock, options);
+async function visit(mock, options, before) {
+  const { page, context, trouble } = await newPage(browser, mock, options, before);
   page.setDefaultTimeout(10_000);
   open = { page, context };
   const done = async () => {

@@ -48,6 +48,10 @@ export const en = {
 
   greeting: 'What shall we work out?',
   greetingLocal: 'Everything runs on this server. No part of a chat goes anywhere else.',
+  keptBrowser: 'Chats are kept only in this browser.',
+  keptServer: 'Chats are kept on the server, under your key.',
+  changePlace: 'Change',
+  mayErr: 'The model can be wrong. Check what matters.',
   suggestions: 'To begin with',
   suggest: [
     { label: 'Countdown puzzle', text: 'Use 3, 5, 8 and 12 to make 24.' },

@@ -36,6 +36,9 @@ export class BrowserStore implements ChatStore {
         reject(storageError(request.error));
       };
     });
+    this.opening.catch(() => {
+      this.opening = undefined; // the next call tries again
+    });
     return this.opening;
   }
 

@@ -10,7 +10,7 @@ import { change, current, currentProblem, openChat } from '../state/chats.ts';
 import { go, route } from '../state/route.ts';
 import { runOfChat } from '../state/runs.ts';
 import { chatModels, info, modelOf } from '../state/server.ts';
-import { apiKey } from '../state/settings.ts';
+import { apiKey, place } from '../state/settings.ts';
 import { Composer, submit } from './composer.tsx';
 import { IconButton, ProblemNotice } from './controls.tsx';
 import { dialog, drawer } from './dialogs.ts';
@@ -96,6 +96,7 @@ function Open({ chat: held, narrow }: { chat: Signal<Chat>; narrow: boolean }) {
         {info.value !== null && chatModels.value.length === 0 && <p class="note">{words.value.noChatModel}</p>}
         {keyMissing && <ProblemNotice problem={{ kind: 'key' }} />}
         <Composer chat={chat} ready={ready && !keyMissing} />
+        <p class="fine">{words.value.mayErr}</p>
       </div>
     </main>
   );
@@ -175,7 +176,12 @@ function Welcome({ chat, ready }: { chat: Chat; ready: boolean }) {
   return (
     <section class="welcome">
       <h2>{w.greeting}</h2>
-      <p>{w.greetingLocal}</p>
+      <p>
+        {w.greetingLocal} {place.value === 'server' ? w.keptServer : w.keptBrowser}{' '}
+        <button type="button" class="link" onClick={() => (dialog.value = 'settings')}>
+          {w.changePlace}
+        </button>
+      </p>
       <ul class="suggestions" aria-label={w.suggestions}>
         {w.suggest.map((one) => (
           <li key={one.label}>

@@ -2,7 +2,7 @@
 
 import { signal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
-import { useEffect, useId, useRef, useState } from 'preact/hooks';
+import { useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import type { Problem } from '../api/errors.ts';
 import { duration, fill, words } from '../i18n/index.ts';
 import { go } from '../state/route.ts';
@@ -151,17 +151,12 @@ export interface MenuItem {
   danger?: boolean;
 }
 
-/** A button that opens a list of actions; arrows move, Escape closes. */
-export function Menu({ label, items }: { label: string; items: MenuItem[] }) {
-  const [open, setOpen] = useState(false);
-  const [up, setUp] = useState(false);
-  const box = useRef<HTMLDivElement>(null);
-  const button = useRef<HTMLButtonElement>(null);
+/** Closes what is open when something outside it is touched or gets the focus. */
+export function useOutside(open: boolean, box: { current: HTMLElement | null }, close: () => void): void {
   useEffect(() => {
     if (!open) return undefined;
-    box.current?.querySelector<HTMLElement>('[role=menuitem]')?.focus();
     const outside = (event: Event): void => {
-      if (!box.current?.contains(event.target as Node)) setOpen(false);
+      if (!box.current?.contains(event.target as Node)) close();
     };
     document.addEventListener('pointerdown', outside);
     document.addEventListener('focusin', outside);
@@ -170,30 +165,44 @@ export function Menu({ label, items }: { label: string; items: MenuItem[] }) {
       document.removeEventListener('focusin', outside);
     };
   }, [open]);
+}
+
+function moveInMenu(event: KeyboardEvent, close: () => void): void {
+  const box = event.currentTarget as HTMLElement;
+  const all = [...box.querySelectorAll<HTMLElement>('[role=menuitem]')];
+  const at = all.indexOf(document.activeElement as HTMLElement);
+  const to: Record<string, number> = {
+    ArrowDown: (at + 1) % all.length,
+    ArrowUp: (at - 1 + all.length) % all.length,
+    Home: 0,
+    End: all.length - 1,
+  };
+  if (event.key === 'Escape') {
+    event.preventDefault();
+    event.stopPropagation();
+    close();
+  } else if (to[event.key] !== undefined) {
+    event.preventDefault();
+    all[to[event.key]!]?.focus();
+  }
+}
+
+/** A button that opens a list of actions; arrows move, Escape closes. */
+export function Menu({ label, items }: { label: string; items: MenuItem[] }) {
+  const [open, setOpen] = useState(false);
+  const [up, setUp] = useState(false);
+  const box = useRef<HTMLDivElement>(null);
+  const button = useRef<HTMLButtonElement>(null);
+  useOutside(open, box, () => setOpen(false));
+  useLayoutEffect(() => {
+    if (open) box.current?.querySelector<HTMLElement>('[role=menuitem]')?.focus();
+  }, [open]);
   const close = (): void => {
     setOpen(false);
     button.current?.focus();
   };
-  const move = (event: KeyboardEvent): void => {
-    const all = [...(box.current?.querySelectorAll<HTMLElement>('[role=menuitem]') ?? [])];
-    const at = all.indexOf(document.activeElement as HTMLElement);
-    const to: Record<string, number> = {
-      ArrowDown: (at + 1) % all.length,
-      ArrowUp: (at - 1 + all.length) % all.length,
-      Home: 0,
-      End: all.length - 1,
-    };
-    if (event.key === 'Escape') {
-      event.preventDefault();
-      event.stopPropagation();
-      close();
-    } else if (to[event.key] !== undefined) {
-      event.preventDefault();
-      all[to[event.key]!]?.focus();
-    }
-  };
   return (
-    <div class="menu" ref={box} onKeyDown={open ? move : undefined}>
+    <div class="menu" ref={box} onKeyDown={open ? (event) => moveInMenu(event, close) : undefined}>
       <button
         ref={button}
         type="button"

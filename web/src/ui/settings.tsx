@@ -4,6 +4,7 @@ import { useId, useRef, useState } from 'preact/hooks';
 import type { ComponentChildren } from 'preact';
 import { problemOf } from '../api/errors.ts';
 import type { Problem } from '../api/errors.ts';
+import type { ModelInfo } from '../api/types.ts';
 import type { Chat, ChatSettings } from '../chat/model.ts';
 import { fromJson, toJson } from '../chat/transfer.ts';
 import { LANGUAGES, count, fill, languageChoice, words } from '../i18n/index.ts';
@@ -266,6 +267,28 @@ function PlaceGroup() {
   );
 }
 
+/** Takes the chats of a file in; gives back what to say about it. */
+async function importFile(file: File): Promise<string> {
+  const w = words.peek();
+  let found: ReturnType<typeof fromJson>;
+  try {
+    found = fromJson(await file.text());
+  } catch {
+    return w.notChats;
+  }
+  for (const chat of found.chats) await addTo(storeOf(place.peek()), chat);
+  await loadRows();
+  if (found.chats.length === 0) return w.notChats;
+  const rest = found.rejected.length === 0 ? '' : ` ${count('rejected', found.rejected.length)}.`;
+  return `${fill(w.imported, { chats: count('chats', found.chats.length) })}${rest}`;
+}
+
+function askRemoveAll(act: () => Promise<void>): void {
+  const w = words.peek();
+  const where = place.peek() === 'server' ? w.placeServer : w.placeBrowser;
+  question.value = { text: fill(w.removeAllAsk, { place: where }), action: w.removeAll, act: () => void act() };
+}
+
 function DataGroup() {
   const w = words.value;
   const chooser = useRef<HTMLInputElement>(null);
@@ -280,25 +303,6 @@ function DataGroup() {
       setProblem(problemOf(error));
     }
   };
-  const take = (file: File): Promise<void> =>
-    guard(async () => {
-      let found: ReturnType<typeof fromJson>;
-      try {
-        found = fromJson(await file.text());
-      } catch {
-        setSaid(w.notChats);
-        return;
-      }
-      for (const chat of found.chats) await addTo(storeOf(place.peek()), chat);
-      await loadRows();
-      const rest = found.rejected.length === 0 ? '' : ` ${count('rejected', found.rejected.length)}.`;
-      setSaid(
-        found.chats.length === 0
-          ? w.notChats
-          : `${fill(w.imported, { chats: count('chats', found.chats.length) })}${rest}`,
-      );
-    });
-  const where = place.value === 'server' ? w.placeServer : w.placeBrowser;
   return (
     <Group title={w.data}>
       <div class="actions">
@@ -319,15 +323,12 @@ function DataGroup() {
           type="button"
           class="danger"
           onClick={() =>
-            (question.value = {
-              text: fill(w.removeAllAsk, { place: where }),
-              action: w.removeAll,
-              act: () =>
-                void guard(async () => {
-                  await removeAllChats();
-                  go({ view: 'chat', id: null });
-                }),
-            })
+            askRemoveAll(() =>
+              guard(async () => {
+                await removeAllChats();
+                go({ view: 'chat', id: null });
+              }),
+            )
           }
         >
           {w.removeAll}
@@ -340,7 +341,7 @@ function DataGroup() {
         hidden
         onChange={(event) => {
           const file = event.currentTarget.files?.[0];
-          if (file !== undefined) void take(file);
+          if (file !== undefined) void guard(async () => setSaid(await importFile(file)));
           event.currentTarget.value = '';
         }}
       />
@@ -361,8 +362,6 @@ function ChatSettingsDialog({ chat, onClose }: { chat: Chat; onClose: () => void
     setUsed(false);
     change(chat.id, (c) => ({ ...c, settings: { ...c.settings, ...part } }), 300);
   };
-  const given = (value: number | undefined): string =>
-    value === undefined ? w.modelDefault : `${w.modelDefault} (${value})`;
   return (
     <Dialog title={w.chatSettings} onClose={onClose} wide>
       <div class="field">
@@ -383,49 +382,7 @@ function ChatSettingsDialog({ chat, onClose }: { chat: Chat; onClose: () => void
       <Group title={w.thinking}>
         <ThinkingControls model={model} settings={settings} set={set} />
       </Group>
-      <Group title={w.sampling}>
-        <div class="grid">
-          <NumberField
-            label={w.temperature}
-            help={w.temperatureHelp}
-            value={settings.temperature}
-            min={0}
-            max={2}
-            step={0.1}
-            placeholder={given(model?.defaults?.temperature)}
-            set={(temperature) => set({ temperature })}
-          />
-          <NumberField
-            label={w.topP}
-            help={w.topPHelp}
-            value={settings.top_p}
-            min={0}
-            max={1}
-            step={0.05}
-            placeholder={given(model?.defaults?.top_p)}
-            set={(top_p) => set({ top_p })}
-          />
-          <NumberField
-            label={w.maxTokens}
-            value={settings.max_tokens}
-            min={1}
-            max={model?.context_tokens ?? 1_000_000}
-            step={1}
-            placeholder={w.unlimited}
-            set={(max_tokens) => set({ max_tokens })}
-          />
-          <NumberField
-            label={w.seed}
-            help={w.seedHelp}
-            value={settings.seed}
-            min={0}
-            max={Number.MAX_SAFE_INTEGER}
-            step={1}
-            placeholder={w.random}
-            set={(seed) => set({ seed })}
-          />
-        </div>
-      </Group>
+      <Sampling settings={settings} model={model} set={set} />
       <div class="actions">
         <button
           type="button"
@@ -451,6 +408,65 @@ function ChatSettingsDialog({ chat, onClose }: { chat: Chat; onClose: () => void
       </div>
       {used && <p role="status">{w.usedForNew}</p>}
     </Dialog>
+  );
+}
+
+function Sampling({
+  settings,
+  model,
+  set,
+}: {
+  settings: ChatSettings;
+  model: ModelInfo | undefined;
+  set: (part: Partial<ChatSettings>) => void;
+}) {
+  const w = words.value;
+  const given = (value: number | undefined): string =>
+    value === undefined ? w.modelDefault : `${w.modelDefault} (${value})`;
+  return (
+    <Group title={w.sampling}>
+      <div class="grid">
+        <NumberField
+          label={w.temperature}
+          help={w.temperatureHelp}
+          value={settings.temperature}
+          min={0}
+          max={2}
+          step={0.1}
+          placeholder={given(model?.defaults?.temperature)}
+          set={(temperature) => set({ temperature })}
+        />
+        <NumberField
+          label={w.topP}
+          help={w.topPHelp}
+          value={settings.top_p}
+          min={0}
+          max={1}
+          step={0.05}
+          placeholder={given(model?.defaults?.top_p)}
+          set={(top_p) => set({ top_p })}
+        />
+        <NumberField
+          label={w.maxTokens}
+          value={settings.max_tokens}
+          min={1}
+          max={model?.context_tokens ?? 1_000_000}
+          step={1}
+          placeholder={w.unlimited}
+          set={(max_tokens) => set({ max_tokens })}
+        />
+        <NumberField
+          label={w.seed}
+          help={w.seedHelp}
+          value={settings.seed}
+          min={0}
+          max={Number.MAX_SAFE_INTEGER}
+          step={1}
+          placeholder={w.random}
+          set={(seed) => set({ seed })}
+        />
+      </div>
+    </Group>
   );
 }
 
