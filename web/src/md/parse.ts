@@ -29,11 +29,19 @@ type Token = ReturnType<InstanceType<typeof MarkdownIt>['parse']>[number];
 
 const NESTING_MAX = 24;
 
-const parser = new MarkdownIt({ html: false, linkify: true, typographer: false, breaks: false, maxNesting: NESTING_MAX } as never);
+const parser = new MarkdownIt({
+  html: false,
+  linkify: true,
+  typographer: false,
+  breaks: false,
+  maxNesting: NESTING_MAX,
+} as never);
 parser.linkify.set({ fuzzyLink: false, fuzzyEmail: false, fuzzyIP: false });
 parser.validateLink = isSafeAddress;
 parser.inline.ruler.before('escape', 'math', inlineMath as never);
-parser.block.ruler.before('fence', 'math_block', blockMath as never, { alt: ['paragraph', 'reference', 'blockquote', 'list'] });
+parser.block.ruler.before('fence', 'math_block', blockMath as never, {
+  alt: ['paragraph', 'reference', 'blockquote', 'list'],
+});
 
 /** Web and mail addresses only; no address that a browser could read as script, data or file. */
 export function isSafeAddress(address: string): boolean {
@@ -167,7 +175,11 @@ interface BlockState {
   sCount: number[];
   blkIndent: number;
   line: number;
-  push(type: string, tag: string, nesting: number): { content: string; map: [number, number] | null; block: boolean; info: string };
+  push(
+    type: string,
+    tag: string,
+    nesting: number,
+  ): { content: string; map: [number, number] | null; block: boolean; info: string };
 }
 
 /** A block that begins with `$$` or `\[`. Without its end it is shown as source (`info` = open): it may still come. */
