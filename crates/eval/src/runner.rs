@@ -81,11 +81,14 @@ pub fn run_jobs<C: Compute>(
                 sampling: job.sampling.clone(),
                 max_tokens: job.max_tokens,
                 stop_tokens: job.stop_tokens.clone(),
+                top_logprobs: 0,
+                constraint: None,
             }));
             next = index + 1;
         }
         for event in engine.step(&mut inbox) {
             match event {
+                Event::Started { .. } => {}
                 Event::Refused(id, refusal) => return Err(RunError::Refused { index: id as usize, refusal }),
                 Event::Token { id, token, .. } => {
                     tokens += 1;
@@ -111,7 +114,8 @@ fn finish_output(output: &mut Output, index: usize, finish: Finish) -> Result<()
             output.tokens.pop();
         }
         Finish::Length => {}
-        Finish::Cancelled => return Err(RunError::Stopped),
+        // Nothing is constrained here.
+        Finish::Cancelled | Finish::Unconstrained(_) => return Err(RunError::Stopped),
         Finish::Failed(error) => return Err(RunError::Failed { index, error }),
     }
     Ok(())
