@@ -206,6 +206,35 @@ describe('what a model writes', () => {
     }
   }, 120_000);
 
+  it('neither does so after any mutation', () => {
+    const host = document.createElement('div');
+    let seed = 11;
+    const random = (n: number): number => (seed = (seed * 1103515245 + 12345) % 2147483648) % n;
+    const signs = [
+      ...'<>"\'`[]()!\\&;:/$#|*_-=\n \t\u0000\u202e',
+      'javascript:',
+      'onerror=',
+      '![',
+      '](',
+      '&#x',
+      'data:',
+      '```',
+      '$$',
+      '\\(',
+      'س',
+    ];
+    for (let i = 0; i < 4000; i++) {
+      let text = PLACES[random(PLACES.length)]!(PAYLOADS[random(PAYLOADS.length)]!);
+      for (let k = random(6); k >= 0; k--) {
+        const at = random(text.length + 1);
+        text = text.slice(0, at) + signs[random(signs.length)]! + text.slice(at + random(4));
+      }
+      render(<Markdown text={text} complete={i % 2 === 0} around={i % 3 === 0 ? 'rtl' : 'ltr'} />, host);
+      check(host, text);
+      render(null, host);
+    }
+  }, 120_000);
+
   it('keeps all of its letters as text', () => {
     const host = document.createElement('div');
     render(<Markdown text={'a <img src=x onerror=alert(1)> b'} complete around="ltr" />, host);

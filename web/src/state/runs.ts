@@ -26,6 +26,8 @@ export interface Run {
   abort: AbortController;
 }
 
+const LONG_CHARS = 60_000;
+
 export const runs = signal<ReadonlyMap<string, Run>>(new Map());
 
 export function runOfChat(chat: string): Run | undefined {
@@ -203,7 +205,8 @@ async function follow(run: Run, request: ChatRequest): Promise<Outcome> {
       if (fact.type === 'reasoning') reasoning += fact.text;
       if (fact.type === 'content') content += fact.text;
       note(run, fact, outcome);
-      if (cancel === null && (fact.type === 'reasoning' || fact.type === 'content')) cancel = nextFrame(draw);
+      if (cancel === null && (fact.type === 'reasoning' || fact.type === 'content'))
+        cancel = nextFrame(draw, content.length + reasoning.length);
     }
     if (content === '' && reasoning === '' && outcome.finish === undefined) outcome.problem = { kind: 'broken' };
   } catch (error) {
@@ -243,10 +246,13 @@ function note(run: Run, fact: StreamFact, outcome: Outcome): void {
   }
 }
 
-/** The next frame, or a quarter of a second: a page in the background gets no frames. */
-function nextFrame(work: () => void): () => void {
-  const frame = requestAnimationFrame(work);
+/**
+ * The next frame, or a quarter of a second: a page in the background gets no frames. Very long answers are drawn less
+ * often, so that reading and writing stay smooth beside them.
+ */
+function nextFrame(work: () => void, chars: number): () => void {
   const timer = setTimeout(work, 250);
+  const frame = chars < LONG_CHARS ? requestAnimationFrame(work) : 0;
   return () => {
     cancelAnimationFrame(frame);
     clearTimeout(timer);
