@@ -4,9 +4,12 @@
 //!   generates.
 //! - [`run`]: the loop, its log and its checkpoints; [`learner`]: what it asks of a model.
 
+pub mod bill;
+mod card;
 pub mod corpus;
 pub mod data;
 mod energy;
+pub mod export;
 mod files;
 pub mod learner;
 pub mod memory;
@@ -14,5 +17,6 @@ mod optimizer;
 pub mod pretrain;
 mod random;
 pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod schedule;
