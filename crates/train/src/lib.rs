@@ -5,6 +5,7 @@
 //! - [`run`]: the loop, its log and its checkpoints; [`learner`]: what it asks of a model.
 
 pub mod bill;
+pub mod bpe;
 mod card;
 pub mod corpus;
 pub mod data;
