@@ -19,6 +19,7 @@ mod commands {
     pub(crate) mod logits;
     pub(crate) mod prompt;
     pub(crate) mod pull;
+    pub(crate) mod report;
     pub(crate) mod run;
     pub(crate) mod tokenize;
     pub(crate) mod train;
@@ -69,6 +70,7 @@ enum Command {
     Prompt(commands::prompt::Args),
     Logits(commands::logits::Args),
     Train(commands::train::Args),
+    Report(commands::report::Args),
     Doctor(commands::doctor::Args),
 }
 
@@ -99,6 +101,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(args) => return commands::run::run(args),
         Command::Train(args) => return commands::train::run(args),
+        Command::Report(args) => commands::report::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Describe(args) => commands::describe::run(args),
         Command::Convert(args) => commands::convert::run(args),

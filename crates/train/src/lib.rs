@@ -21,3 +21,4 @@ pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod vocabulary;

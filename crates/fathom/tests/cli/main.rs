@@ -8,3 +8,4 @@ mod harness;
 mod network;
 mod run;
 mod tools;
+mod train;
