@@ -11,12 +11,14 @@ mod terminal;
 mod whole_file;
 
 mod commands {
+    pub(crate) mod bench;
     pub(crate) mod chat;
     pub(crate) mod convert;
     pub(crate) mod describe;
     pub(crate) mod doctor;
     pub(crate) mod list;
     pub(crate) mod logits;
+    pub(crate) mod plan;
     pub(crate) mod prompt;
     pub(crate) mod pull;
     pub(crate) mod report;
@@ -68,10 +70,12 @@ enum Command {
     Convert(commands::convert::Args),
     Tokenize(commands::tokenize::Args),
     Prompt(commands::prompt::Args),
+    Plan(commands::plan::Args),
     Logits(commands::logits::Args),
     Train(commands::train::Args),
     Report(commands::report::Args),
     Doctor(commands::doctor::Args),
+    Bench(commands::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -108,9 +112,11 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Pull(args) => commands::pull::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
+        Command::Plan(args) => commands::plan::run(args),
         Command::Prompt(args) => commands::prompt::run(args),
         Command::Logits(args) => commands::logits::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
+        Command::Bench(args) => commands::bench::run(args),
     }?;
     Ok(ExitCode::SUCCESS)
 }

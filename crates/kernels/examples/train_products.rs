@@ -79,6 +79,9 @@ fn measure(pool: &Pool, precision: Precision, t: usize, k: usize, n: usize, grou
     let list: Vec<(usize, &Weight)> = weights.iter().map(|w| (rows, w)).collect();
     let mut dw = vec![0.0; groups * n * k];
     let mut best = [f64::INFINITY; 3];
+    // Fresh memory is given by the system page by page, at the first touch.
+    [&mut y, &mut dx].map(|out| out.fill(1.0));
+    dw.fill(1.0);
     let clock = Clock { start: Instant::now(), by_processor: pool.threads() == 1 };
     while clock.start.elapsed().as_secs_f64() < 0.25 {
         let run = clock.now_s();
@@ -103,7 +106,8 @@ struct Clock {
 impl Clock {
     /// Seconds of this thread on a processor, where asked for and told; else of the clock.
     fn now_s(&self) -> f64 {
-        let told = || std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split(' ').next()?.parse::<f64>().ok();
+        let told =
+            || std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split(' ').next()?.parse::<f64>().ok();
         // A thread that gives way is charged up to this moment.
         std::thread::yield_now();
         match self.by_processor.then(told).flatten() {

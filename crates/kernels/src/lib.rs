@@ -15,6 +15,7 @@ pub mod attention_backward;
 pub mod bytes;
 pub mod format;
 pub mod gemm;
+mod int;
 pub mod isa;
 mod lanes;
 pub mod matmul;

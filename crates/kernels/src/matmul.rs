@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::gemm::{self, Kernels};
+use crate::int::{self, IntJob};
 use crate::isa::{Isa, isa};
 use crate::lanes::{Lanes, dispatch};
 use crate::pool::{Pool, SharedMut};
@@ -154,6 +155,15 @@ struct Job<'a> {
     out: At,
 }
 
+impl<'a> Job<'a> {
+    /// The job for integer products, where its weight is for such.
+    fn coded(&self) -> Option<IntJob<'a>> {
+        let weight = self.weight.coded().filter(|_| !self.transposed)?;
+        let (first, step) = (self.x.offset / weight.cols, self.x.stride / weight.cols);
+        Some(IntJob { weight, rows: self.rows, first, step, offset: self.out.offset, stride: self.out.stride })
+    }
+}
+
 /// Rows of x that one task of a transposed product takes.
 const TRANSPOSED_ROWS: usize = 16;
 /// Rows of x up to which weights are unpacked piece by piece, each used at once for all rows of x.
@@ -204,12 +214,24 @@ fn rows_of(x: &[f32], width: usize) -> usize {
     x.len() / width
 }
 
-/// Runs all jobs as one parallel region. Outputs of different jobs must not overlap: the public
-/// functions above build them so.
+/// Runs all jobs, of weights with the same number of columns where they are not transposed. Outputs
+/// of different jobs must not overlap: the public functions above build them so.
 fn run_jobs(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], jobs: &[Job]) {
     assert!(isa.is_available(), "{} kernels on a processor without them", isa.name());
-    let (planned, tasks) = plan(jobs, pool.threads());
     let out = &SharedMut::new(out);
+    let (in_integers, in_floats): (Vec<Job>, Vec<Job>) = jobs.iter().partition(|job| job.coded().is_some());
+    if let Some(job) = in_integers.first() {
+        let jobs: Vec<IntJob> = in_integers.iter().filter_map(Job::coded).collect();
+        int::run(isa, pool, out, x, job.weight.cols(), &jobs);
+    }
+    if !in_floats.is_empty() {
+        run_float_jobs(isa, pool, out, x, &in_floats);
+    }
+}
+
+/// [`run_jobs`] of weights as floats, in one parallel region.
+fn run_float_jobs(isa: Isa, pool: &Pool, out: &Out, x: &[f32], jobs: &[Job]) {
+    let (planned, tasks) = plan(jobs, pool.threads());
     pool.run(tasks, |task| {
         let plan = &planned[planned.partition_point(|plan| plan.first_task <= task) - 1];
         let (job, part) = (plan.job, task - plan.first_task);

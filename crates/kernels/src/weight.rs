@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use crate::bytes::Bytes;
 use crate::format::Format;
+use crate::int::CodedRows;
+use crate::int::coded::Code;
 use crate::isa::{Isa, isa};
 use crate::quant;
 use crate::quant::compiled::compiled_for_isa;
@@ -21,6 +23,19 @@ pub struct Weight {
     data: Bytes,
     /// Bytes from one row to the next (more than a row where rows are interleaved).
     stride: usize,
+    inputs: Inputs,
+}
+
+/// The arithmetic of products with a weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Inputs {
+    /// Inputs as they are: weights are read as floats. The reference.
+    #[default]
+    Exact,
+    /// Inputs rounded to signed bytes in blocks, products in integers (see `docs/NUMERICS.md`): faster
+    /// by several times. Formats that are plain floats (F32, F16, BF16, FP8) and transposed products
+    /// stay exact.
+    Int8,
 }
 
 #[derive(Clone, Debug)]
@@ -46,6 +61,7 @@ impl Weight {
             storage: Storage::Blocks(format),
             data,
             stride,
+            inputs: Inputs::Exact,
         })
     }
 
@@ -55,7 +71,14 @@ impl Weight {
     /// If `values` is not `rows * cols` long.
     pub fn from_f32(rows: usize, cols: usize, values: Vec<f32>) -> Weight {
         assert_eq!(values.len(), rows * cols, "a {rows} x {cols} matrix");
-        Weight { rows, cols, storage: Storage::Blocks(Format::F32), data: Bytes::from(values), stride: cols * 4 }
+        Weight {
+            rows,
+            cols,
+            storage: Storage::Blocks(Format::F32),
+            data: Bytes::from(values),
+            stride: cols * 4,
+            inputs: Inputs::Exact,
+        }
     }
 
     /// E4M3 bytes with one scale for each `block` x `block` square; `None` if a size does not fit.
@@ -67,7 +90,7 @@ impl Weight {
         let fits =
             rows.checked_mul(cols)? == data.len() && rows.div_ceil(block).checked_mul(scale_cols)? == scales.len();
         let storage = Storage::Fp8Blocks { scales: scales.into(), scale_cols, block, first_row: 0, row_step: 1 };
-        fits.then_some(Weight { rows, cols, storage, data, stride: cols })
+        fits.then_some(Weight { rows, cols, storage, data, stride: cols, inputs: Inputs::Exact })
     }
 
     /// gpt-oss' MXFP4: `data` is `[rows, cols / 2]`, `scales` is `[rows, cols / 32]`, both bytes.
@@ -76,14 +99,39 @@ impl Weight {
             && rows.checked_mul(cols / 2)? == data.len()
             && rows.checked_mul(cols / 32)? == scales.len();
         let storage = Storage::Mxfp4Split { scales, scale_stride: cols / 32 };
-        fits.then_some(Weight { rows, cols, storage, data, stride: cols / 2 })
+        fits.then_some(Weight { rows, cols, storage, data, stride: cols / 2, inputs: Inputs::Exact })
+    }
+
+    /// The same matrix, for products in this arithmetic.
+    pub fn with_inputs(mut self, inputs: Inputs) -> Weight {
+        self.inputs = inputs;
+        self
+    }
+
+    /// The arithmetic of products with this matrix.
+    pub fn inputs(&self) -> Inputs {
+        self.inputs
+    }
+
+    /// The rows for integer products, where this matrix is for such.
+    pub(crate) fn coded(&self) -> Option<CodedRows<'_>> {
+        if self.inputs == Inputs::Exact {
+            return None;
+        }
+        let (code, scales, scale_stride) = match &self.storage {
+            Storage::Blocks(format) => (Code::of(*format)?, &*self.data, self.stride),
+            Storage::Fp8Blocks { .. } | Storage::Panels { .. } => return None,
+            Storage::Mxfp4Split { scales, scale_stride } => (Code::Mxfp4Split, &**scales, *scale_stride),
+        };
+        let Weight { rows, cols, stride, .. } = *self;
+        Some(CodedRows { code, rows, cols, data: &self.data, stride, scales, scale_stride })
     }
 
     /// Weights packed for training.
     pub fn from_panels(panels: Arc<Panels>) -> Weight {
         let (rows, cols) = (panels.rows(), panels.cols());
         let storage = Storage::Panels { panels, first_row: 0 };
-        Weight { rows, cols, storage, data: Bytes::from(Vec::<u8>::new()), stride: 0 }
+        Weight { rows, cols, storage, data: Bytes::from(Vec::<u8>::new()), stride: 0, inputs: Inputs::Exact }
     }
 
     /// The panels, if the weights are stored so.
@@ -187,7 +235,7 @@ impl Weight {
             }
         };
         let data = self.data.slice(span(self.stride, row_bytes));
-        Weight { rows, cols: self.cols, storage, data, stride: self.stride * step }
+        Weight { rows, cols: self.cols, storage, data, stride: self.stride * step, inputs: self.inputs }
     }
 
     /// Row `row` as floats.

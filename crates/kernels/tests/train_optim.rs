@@ -101,8 +101,11 @@ fn muon_against_its_definition() {
                 let factor = 0.02 * 0.18 * (long as f64).sqrt();
                 exact.iter_mut().zip(&done).for_each(|(w, u)| *w = *w * (1.0 - 0.002) - factor * u);
             }
-            let worst = exact.iter().zip(&w).map(|(e, w)| (e - f64::from(*w)).abs()).fold(0.0, f64::max);
-            assert!(worst < 1e-4, "{rows} x {cols}, nesterov {nesterov}: off by {worst:e}");
+            // The iterations are of bfloat16 factors: a few parts in a hundred of three updates whose root
+            // mean square is lr rms.
+            let square = exact.iter().zip(&w).map(|(e, w)| (e - f64::from(*w)).powi(2)).sum::<f64>();
+            let error = (square / n as f64).sqrt() / (0.02 * 0.18);
+            assert!(error < 0.1, "{rows} x {cols}, nesterov {nesterov}: off by {error} of an update");
         }
     }
 }

@@ -4,6 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
+use common::tolerance::TRAINING_PRODUCT;
 use common::{Random, assert_same_bits};
 use kernels::gemm::Kernels;
 use kernels::matmul::{HeadWeight, matmul, matmul_grouped, matmul_heads};
@@ -55,12 +56,12 @@ fn exact(
     (0..m * n).map(element).collect()
 }
 
-/// Each is off by no more than `terms + 2` units of 2^-24 of its sum of magnitudes.
+/// Each is within the bound for a sum of `terms`.
 #[track_caller]
 fn check(got: &[f32], want: &[(f64, f64)], terms: usize, what: impl Fn() -> String) {
     assert_eq!(got.len(), want.len(), "{}", what());
     for (i, (got, (want, all))) in got.iter().zip(want).enumerate() {
-        let allowed = (terms as f64 + 2.0) * 0.5f64.powi(24) * all;
+        let allowed = TRAINING_PRODUCT.share(terms) * all;
         let error = (f64::from(*got) - want).abs();
         assert!(error <= allowed, "{}, element {i}: {got:e}, not {want:e}; {allowed:e} is allowed", what());
     }

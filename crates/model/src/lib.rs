@@ -5,6 +5,7 @@
 //! - [`families`]: published models as data, from `config.json` or GGUF metadata.
 //! - [`checkpoint`]: model files; [`load`]: from files to weights.
 //! - [`convert`]: any readable model to GGUF, in any format that can be written.
+//! - [`cost`]: the bytes and operations that a forward pass needs at least.
 //! - [`forward`] and `layers`: the forward pass, one statement an equation; [`cache`]: what it keeps.
 //! - [`train`]: the loss, its gradients, and weights that can change.
 
@@ -12,6 +13,7 @@ pub mod cache;
 pub mod checkpoint;
 pub mod config;
 pub mod convert;
+pub mod cost;
 pub mod describe;
 pub mod families;
 pub mod forward;

@@ -4,7 +4,7 @@
 //! vectors are floats.
 
 use kernels::matmul::HeadWeight;
-use kernels::weight::Weight;
+use kernels::weight::{Inputs, Weight};
 
 /// A projection with its bias.
 #[derive(Clone, Debug)]
@@ -174,4 +174,37 @@ pub struct MtpWeights {
     pub block: BlockWeights,
     /// `[hidden]`, before the shared head.
     pub head_norm: Vec<f32>,
+}
+
+impl ModelWeights {
+    /// Chooses the arithmetic of the projections and the head. Routers and the lightning indexer stay
+    /// exact: a small difference there can choose another expert or another position.
+    pub fn set_inputs(&mut self, inputs: Inputs) {
+        let set = |weight: &mut Weight| *weight = weight.clone().with_inputs(inputs);
+        set(self.head.as_mut().unwrap_or(&mut self.embedding));
+        self.mtp.iter_mut().for_each(|module| set(&mut module.projection));
+        for block in self.blocks.iter_mut().chain(self.mtp.iter_mut().map(|module| &mut module.block)) {
+            match &mut block.attention {
+                AttentionWeights::Mla(w) => {
+                    match &mut w.query {
+                        QueryWeights::Full(query) => set(query),
+                        QueryWeights::Compressed { down, up, .. } => [&mut down.weight, up].into_iter().for_each(set),
+                    }
+                    [&mut w.kv_down.weight, &mut w.output.weight].into_iter().for_each(set);
+                    w.key_up.iter_mut().chain(&mut w.value_up).for_each(|head| set(&mut head.weight));
+                }
+                AttentionWeights::Gqa(w) => {
+                    let all = [&mut w.query, &mut w.key, &mut w.value, &mut w.output];
+                    all.into_iter().for_each(|w| set(&mut w.weight));
+                }
+            }
+            let gated = |w: &mut GatedWeights| {
+                [&mut w.gate, &mut w.up, &mut w.down].into_iter().for_each(|w| set(&mut w.weight));
+            };
+            match &mut block.ffn {
+                FfnWeights::Dense(w) => gated(w),
+                FfnWeights::Moe(w) => w.experts.iter_mut().chain(&mut w.shared).for_each(gated),
+            }
+        }
+    }
 }

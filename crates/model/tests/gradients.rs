@@ -6,8 +6,10 @@
 
 mod common;
 
+use common::Session;
 use common::train::*;
 use kernels::pool::Pool;
+use kernels::train::backward::log_probability;
 use model::parameters::Group;
 use model::spec::ModelSpec;
 use model::train::*;
@@ -145,5 +147,103 @@ fn threads_and_checkpointing_change_no_bit() {
             assert!(one == run(2, false), "{name} {precision:?}: two threads");
             assert!(one == run(3, true), "{name} {precision:?}: three threads with checkpointing");
         }
+    }
+}
+
+#[test]
+fn log_probabilities_are_those_of_a_rollout() {
+    let pool = Pool::new(2);
+    for Setup { name, spec, arithmetic, objective } in setups() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let data = Data::new(&[67, 1, 130], spec.vocab);
+            let trainable = Trainable::init(spec.clone(), precision, 0.2, 3, &pool).unwrap();
+            let mut state = TrainState::new(arithmetic);
+            let outcome = forward_only(&trainable, &pool, &mut state, &data.batch(), &objective);
+            let mut first = 0;
+            for &rows in &data.sequences {
+                // A prompt in chunks, then token by token.
+                let mut session = Session::new(trainable.model(), &pool, rows);
+                session.runner.arithmetic = arithmetic;
+                let (mut logits, mut at) = (Vec::new(), 0);
+                for size in [13, 40, 9].into_iter().chain(std::iter::repeat(1)) {
+                    let end = (at + size).min(rows);
+                    if at < end {
+                        logits.extend(session.push(&data.tokens[first + at..first + end]));
+                    } else {
+                        break;
+                    }
+                    at = end;
+                }
+                for (t, logits) in logits.chunks_exact(trainable.model().spec.vocab).enumerate() {
+                    let found = log_probability(logits, data.targets[first + t] as usize);
+                    let told = outcome.logprobs[first + t];
+                    assert_eq!(found.to_bits(), told.to_bits(), "{name} {precision:?}: row {t}: {found}, {told}");
+                }
+                first += rows;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sequence_learns_the_same_alone_and_among_others() {
+    let pool = Pool::new(2);
+    for Setup { name, spec, arithmetic, objective } in setups() {
+        let objective = Objective { balance: 0.0, ..objective };
+        let data = Data::new(&[70, 0, 130, 2], spec.vocab);
+        let trainable = Trainable::init(spec, Precision::F32, 0.2, 3, &pool).unwrap();
+        let mut state = TrainState::new(arithmetic);
+        let (mut together, mut apart) =
+            (Gradients::new(trainable.parameters()), Gradients::new(trainable.parameters()));
+        let all = forward_backward(&trainable, &pool, &mut state, &data.batch(), &objective, &mut together);
+        let (mut logprobs, mut loss, mut first) = (Vec::new(), 0.0, 0);
+        for &rows in &data.sequences {
+            let span = first..first + rows;
+            let alone = TrainBatch {
+                tokens: &data.tokens[span.clone()],
+                sequences: &[rows],
+                targets: &data.targets[span.clone()],
+                weights: &data.weights[span],
+                soft_targets: None,
+            };
+            let outcome = forward_backward(&trainable, &pool, &mut state, &alone, &objective, &mut apart);
+            logprobs.extend(outcome.logprobs);
+            loss += outcome.loss;
+            first += rows;
+        }
+        assert!(logprobs == all.logprobs, "{name}: log-probabilities are the same to the bit");
+        assert!((loss - all.loss).abs() < 1e-9 * (1.0 + loss.abs()), "{name}: {loss} and {}", all.loss);
+        // Sums over more rows are rounded elsewhere.
+        for (i, (a, b)) in together.parts.iter().zip(&apart.parts).enumerate() {
+            let size = a.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            let worst = a.iter().zip(b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(worst <= 2e-5 * size, "{name}: {:?}: {worst} of {size}", trainable.parameters()[i].slot);
+        }
+    }
+}
+
+#[test]
+fn soft_targets_of_one_token_are_a_target() {
+    let pool = Pool::new(2);
+    let data = Data::new(&[9, 20], qwen2().vocab);
+    let trainable = Trainable::init(qwen2(), Precision::F32, 0.2, 3, &pool).unwrap();
+    let run = |soft_targets| {
+        let mut gradients = Gradients::new(trainable.parameters());
+        let batch = TrainBatch { soft_targets, ..data.batch() };
+        let mut state = TrainState::default();
+        state.entropy = true;
+        let outcome = forward_backward(&trainable, &pool, &mut state, &batch, &Objective::default(), &mut gradients);
+        (outcome, gradients)
+    };
+    let (hard, gradients) = run(None);
+    let (tokens, probabilities): (Vec<u32>, Vec<f32>) =
+        data.targets.iter().flat_map(|&t| [(t, 0.75), (0, 0.0), (t, 0.25)]).unzip();
+    let (soft, others) = run(Some(SoftTargets { per_row: 3, tokens: &tokens, probabilities: &probabilities }));
+    assert_eq!(hard.logprobs, soft.logprobs);
+    assert!((hard.loss - soft.loss).abs() < 1e-5);
+    let entropy = hard.entropy.unwrap();
+    assert!(entropy > 0.5 && entropy < (qwen2().vocab as f64).ln(), "{entropy}");
+    for (a, b) in gradients.parts.iter().zip(&others.parts) {
+        assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`recipe`]: a run in one TOML file; [`data`]: from sources to packed sequences; [`corpus`]: what this repository
 //!   generates.
+//! - [`plan`]: what a run of any size would take.
 //! - [`run`]: the loop, its log and its checkpoints; [`learner`]: what it asks of a model.
 
 pub mod bill;
@@ -15,6 +16,7 @@ mod files;
 pub mod learner;
 pub mod memory;
 mod optimizer;
+pub mod plan;
 pub mod pretrain;
 mod random;
 pub mod recipe;

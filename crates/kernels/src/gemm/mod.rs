@@ -7,6 +7,50 @@
 //! The chain does not depend on the tile, the block or the thread, so one row alone and the same row
 //! among many give the same bits.
 
+/// Calls the generic function `$f` compiled for the instruction set of `$kernels` and `$precision`.
+macro_rules! dispatch {
+    ($kernels:expr, $precision:expr, $f:ident ( $($arg:ident : $type:ty),* $(,)? )) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn avx2<V: micro::Micro>($($arg: $type),*) {
+            // SAFETY: this function is only called where the set was detected; the rest is the caller's.
+            unsafe { $f::<V>($($arg),*) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn avx512<V: micro::Micro>($($arg: $type),*) {
+            // SAFETY: as above.
+            unsafe { $f::<V>($($arg),*) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn avx512_bf16<V: micro::Micro>($($arg: $type),*) {
+            // SAFETY: as above.
+            unsafe { $f::<V>($($arg),*) }
+        }
+        // SAFETY: `is_available` holds wherever kernels are chosen, tasks write disjoint outputs, and the
+        // type has the precision of the operands.
+        unsafe {
+            match ($kernels, $precision) {
+                (Kernels::Portable, Precision::F32) => $f::<micro::PortableF32>($($arg),*),
+                (Kernels::Portable, Precision::Bf16) => $f::<micro::PortableBf16>($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                (Kernels::Avx2, Precision::F32) => avx2::<micro::Avx2F32>($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                (Kernels::Avx2, Precision::Bf16) => avx2::<micro::Avx2Bf16>($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                (_, Precision::F32) => avx512::<micro::Avx512F32>($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                (Kernels::Avx512, Precision::Bf16) => avx512::<micro::Avx512RoundedBf16>($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                (Kernels::Avx512Bf16, Precision::Bf16) => avx512_bf16::<micro::Avx512Bf16>($($arg),*),
+                #[cfg(not(target_arch = "x86_64"))]
+                _ => unreachable!("kernels of other processors are refused above"),
+            }
+        }
+    }};
+}
+
 mod micro;
 mod packed;
 mod tasks;
@@ -128,55 +172,11 @@ fn find<T>(planned: &[Planned<T>], task: usize) -> &Planned<T> {
     &planned[planned.partition_point(|plan| plan.first_task <= task) - 1]
 }
 
-/// Calls the generic function `$f` compiled for the instruction set of `$kernels` and `$precision`.
-macro_rules! dispatch {
-    ($kernels:expr, $precision:expr, $f:ident ( $($arg:ident : $type:ty),* $(,)? )) => {{
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn avx2<V: micro::Micro>($($arg: $type),*) {
-            // SAFETY: this function is only called where the set was detected; the rest is the caller's.
-            unsafe { $f::<V>($($arg),*) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-        fn avx512<V: micro::Micro>($($arg: $type),*) {
-            // SAFETY: as above.
-            unsafe { $f::<V>($($arg),*) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-        fn avx512_bf16<V: micro::Micro>($($arg: $type),*) {
-            // SAFETY: as above.
-            unsafe { $f::<V>($($arg),*) }
-        }
-        // SAFETY: `is_available` was asserted, tasks write disjoint outputs, and the type has the
-        // precision of the operands.
-        unsafe {
-            match ($kernels, $precision) {
-                (Kernels::Portable, Precision::F32) => $f::<micro::PortableF32>($($arg),*),
-                (Kernels::Portable, Precision::Bf16) => $f::<micro::PortableBf16>($($arg),*),
-                #[cfg(target_arch = "x86_64")]
-                (Kernels::Avx2, Precision::F32) => avx2::<micro::Avx2F32>($($arg),*),
-                #[cfg(target_arch = "x86_64")]
-                (Kernels::Avx2, Precision::Bf16) => avx2::<micro::Avx2Bf16>($($arg),*),
-                #[cfg(target_arch = "x86_64")]
-                (_, Precision::F32) => avx512::<micro::Avx512F32>($($arg),*),
-                #[cfg(target_arch = "x86_64")]
-                (Kernels::Avx512, Precision::Bf16) => avx512::<micro::Avx512RoundedBf16>($($arg),*),
-                #[cfg(target_arch = "x86_64")]
-                (Kernels::Avx512Bf16, Precision::Bf16) => avx512_bf16::<micro::Avx512Bf16>($($arg),*),
-                #[cfg(not(target_arch = "x86_64"))]
-                _ => unreachable!("kernels of other processors are refused above"),
-            }
-        }
-    }};
-}
-
 /// Runs all products as one parallel region. Their outputs must not overlap.
 pub(crate) fn multiply(kernels: Kernels, pool: &Pool, out: &mut [f32], x: &[f32], products: &[Product], add: bool) {
     assert!(kernels.is_available(), "{kernels:?} kernels on a processor without them");
     let work = |p: &Product| p.rows * p.matrix.outputs * p.matrix.inputs;
-    let share = (products.iter().map(work).sum::<usize>() / (4 * pool.threads())).max(TASK_WORK);
+    let share = (products.iter().map(work).sum::<usize>() / (8 * pool.threads())).max(TASK_WORK);
     let mut tasks = 0;
     let mut planned = Vec::with_capacity(products.len());
     for p in products.iter().filter(|p| p.rows > 0 && p.matrix.outputs > 0) {
@@ -216,8 +216,7 @@ pub(crate) fn accumulate(
 ) {
     assert!(kernels.is_available(), "{kernels:?} kernels on a processor without them");
     let work = |p: &Outer| p.rows * p.left_cols * p.right_cols;
-    // Each task packs its columns of both sides itself, so tasks are not cut smaller than they must.
-    let share = (outers.iter().map(work).sum::<usize>() / (2 * pool.threads())).max(TASK_WORK);
+    let all = outers.iter().map(work).sum::<usize>();
     let mut tasks = 0;
     let mut planned = Vec::with_capacity(outers.len());
     for (p, out) in outers.iter().zip(outs) {
@@ -226,7 +225,12 @@ pub(crate) fn accumulate(
             continue;
         }
         let across = p.right_cols.min(OUTER_MAX.1);
-        let down = (share / (p.rows * across)).max(1).next_multiple_of(PANEL).clamp(64, OUTER_MAX.0);
+        // Each task packs its columns of both sides itself, so tasks are not cut smaller than they must:
+        // as many as there are threads, or more where they outgrow the cache.
+        let share = (work(p) * pool.threads()).div_ceil(all);
+        let parts = p.left_cols.div_ceil(OUTER_MAX.0).next_multiple_of(share.max(1));
+        let parts = parts.min(work(p).div_ceil(TASK_WORK));
+        let down = p.left_cols.div_ceil(parts).next_multiple_of(PANEL);
         let columns = p.right_cols.div_ceil(across);
         planned.push(Planned { work: (p, SharedMut::new(out)), first_task: tasks, size: (down, across), columns });
         tasks += p.left_cols.div_ceil(down) * columns;

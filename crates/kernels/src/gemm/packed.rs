@@ -1,6 +1,8 @@
 //! Matrices in panels of sixteen outputs.
 
-use super::micro::{Micro, PortableBf16, PortableF32, Step, bf16_to_f32};
+use super::Kernels;
+use super::micro::{self, Micro, Step, bf16_to_f32};
+use super::tasks::{pack_block, pack_inputs};
 use crate::pool::Pool;
 use crate::train::panels::Precision;
 
@@ -57,36 +59,18 @@ impl Packed {
 
     /// Writes all elements from rows of `stride` floats: row `o` holds the inputs of output `o`, or
     /// (`transposed`) row `i` holds input `i` of all outputs.
-    pub(crate) fn fill(&mut self, pool: &Pool, from: &[f32], stride: usize, transposed: bool) {
+    pub(crate) fn fill(&mut self, kernels: Kernels, pool: &Pool, from: &[f32], stride: usize, transposed: bool) {
         let (outputs, inputs, precision) = (self.outputs, self.inputs, self.precision);
         if outputs == 0 || inputs == 0 {
             return;
         }
         let piece = self.stride();
-        pool.for_each_piece(&mut self.data, piece, |panel, data| {
-            let first = panel * PANEL;
-            let count = (outputs - first).min(PANEL);
-            // Rows of inputs with all sixteen outputs; those that do not exist stay zeros.
-            let mut rows = [[0.0f32; PANEL]; 2];
-            for (s, step) in data.iter_mut().enumerate() {
-                for (half, row) in rows.iter_mut().enumerate() {
-                    let i = s * step_inputs(precision) + half;
-                    for (o, to) in row[..count].iter_mut().enumerate() {
-                        *to = match (i < inputs, transposed) {
-                            (false, _) => 0.0,
-                            (true, false) => from[(first + o) * stride + i],
-                            (true, true) => from[i * stride + first + o],
-                        };
-                    }
-                }
-                let [even, odd] = rows.each_ref().map(|row| row.as_ptr());
-                // SAFETY: sixteen floats each, and one step to write.
-                unsafe {
-                    match precision {
-                        Precision::F32 => PortableF32::pair(even, odd, step),
-                        Precision::Bf16 => PortableBf16::pair(even, odd, step),
-                    }
-                }
+        pool.for_each_piece(&mut self.data, piece, |panel, to| {
+            let part = Part { first: panel * PANEL, count: (outputs - panel * PANEL).min(PANEL), inputs, stride };
+            if transposed {
+                dispatch!(kernels, precision, fill_from_inputs(part: Part, from: &[f32], to: &mut [Step]));
+            } else {
+                dispatch!(kernels, precision, fill_from_outputs(part: Part, from: &[f32], to: &mut [Step]));
             }
         });
     }
@@ -131,4 +115,45 @@ pub(crate) const fn step_inputs(precision: Precision) -> usize {
 /// Steps that hold `inputs`.
 pub(crate) const fn steps(inputs: usize, precision: Precision) -> usize {
     inputs.div_ceil(step_inputs(precision))
+}
+
+/// Which outputs a panel holds, and the distance between the rows that it is filled from.
+#[derive(Clone, Copy)]
+struct Part {
+    first: usize,
+    count: usize,
+    inputs: usize,
+    stride: usize,
+}
+
+/// A panel from rows that hold all outputs of an input.
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
+#[inline(always)]
+unsafe fn fill_from_inputs<V: Micro>(part: Part, from: &[f32], to: &mut [Step]) {
+    let row = |i: usize| &from[i * part.stride + part.first..][..part.count];
+    let stride = to.len();
+    // SAFETY: the instruction set is the caller's promise.
+    unsafe { pack_block::<V>(row, 0..part.inputs, to, stride) };
+}
+
+/// A panel from rows that hold all inputs of an output: thirty-two inputs of sixteen rows at a time are
+/// rounded, and turned in the first-level cache.
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
+#[inline(always)]
+unsafe fn fill_from_outputs<V: Micro>(part: Part, from: &[f32], to: &mut [Step]) {
+    let mut rows = [[Step([0; 16]); 2]; PANEL];
+    for (k, to) in (0..part.inputs).step_by(32).zip(to.chunks_mut(32 / V::STEP)) {
+        let len = (part.inputs - k).min(32);
+        for (o, row) in rows[..part.count].iter_mut().enumerate() {
+            // SAFETY: the instruction set is the caller's promise.
+            unsafe { pack_inputs::<V>(&from[(part.first + o) * part.stride + k..][..len], row) };
+        }
+        for (s, step) in to.iter_mut().enumerate() {
+            *step = Step(std::array::from_fn(|o| rows[o][s / 16].0[s % 16]));
+        }
+    }
 }

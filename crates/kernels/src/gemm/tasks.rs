@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::micro::{Inputs, Micro, Mode, Outputs, PanelsAt, Step, tile};
+use super::micro::{Inputs, Micro, Mode, Outputs, PanelsAt, Step, fetch, tile};
 use super::packed::PANEL;
 use super::{Outer, Product, SUM_BLOCK};
 use crate::pool::SharedMut;
@@ -89,7 +89,7 @@ pub(super) unsafe fn product_task<V: Micro>(
 /// # Safety
 /// The processor has `V`'s instruction set; `to` has room for the inputs rounded up to 32.
 #[inline(always)]
-unsafe fn pack_inputs<V: Micro>(from: &[f32], to: &mut [Step]) {
+pub(super) unsafe fn pack_inputs<V: Micro>(from: &[f32], to: &mut [Step]) {
     let (whole, rest) = from.as_chunks::<32>();
     let words = 32 / V::STEP;
     assert!(from.len().div_ceil(32) * words <= to.len() * 16, "room for {} inputs", from.len());
@@ -216,6 +216,8 @@ pub(super) unsafe fn outer_task<V: Micro>(
             pack_block::<V>(|t| &left_rows[p.left.row(t) + left.start..][..left.len()], rows.clone(), a, stride);
             pack_block::<V>(|t| &right_rows[p.right.row(t) + right.start..][..right.len()], rows, b, stride);
         }
+        let mut next = t + SUM_BLOCK..(t + 2 * SUM_BLOCK).min(p.rows);
+        let tiles = panels[0] * panels[1].div_ceil(V::TILE.1);
         for first in (0..panels[1]).step_by(V::TILE.1) {
             let count = (panels[1] - first).min(V::TILE.1);
             let w = PanelsAt { start: b[first * stride..].as_ptr(), stride };
@@ -229,6 +231,11 @@ pub(super) unsafe fn outer_task<V: Micro>(
                 let to = Outputs { start, stride: p.right_cols, rows, cols };
                 // SAFETY: `a` and `b` hold these panels of `steps`; the rest is the caller's promise.
                 unsafe { panel_by_panels::<V>(count, steps, x, w, to) };
+                // The rows of the next block come near meanwhile.
+                for t in next.by_ref().take(SUM_BLOCK.div_ceil(tiles)) {
+                    fetch_row(&left_rows[p.left.row(t) + left.start..][..left.len()]);
+                    fetch_row(&right_rows[p.right.row(t) + right.start..][..right.len()]);
+                }
             }
         }
     }
@@ -261,12 +268,20 @@ unsafe fn panel_by_panels<V: Micro>(panels: usize, steps: usize, x: Inputs, w: P
     }
 }
 
+/// Rows that are asked for ahead of the one that is packed.
+const AHEAD: usize = 8;
+
+#[inline(always)]
+fn fetch_row(row: &[f32]) {
+    (0..row.len()).step_by(16).for_each(|i| fetch(row.as_ptr().wrapping_add(i)));
+}
+
 /// Rows of some columns as panels of those columns, `stride` steps apart.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set.
 #[inline(always)]
-unsafe fn pack_block<'a, V: Micro>(
+pub(super) unsafe fn pack_block<'a, V: Micro>(
     row: impl Fn(usize) -> &'a [f32],
     rows: Range<usize>,
     to: &mut [Step],
@@ -277,6 +292,9 @@ unsafe fn pack_block<'a, V: Micro>(
     let whole = width / PANEL;
     let zeros = [0.0f32; PANEL];
     for (s, t) in rows.clone().step_by(V::STEP).enumerate() {
+        for ahead in (t + AHEAD..t + AHEAD + V::STEP).filter(|&ahead| ahead < rows.end) {
+            fetch_row(row(ahead));
+        }
         let even = row(t);
         let odd = if V::STEP == 2 && t + 1 < rows.end { Some(row(t + 1)) } else { None };
         // SAFETY: sixteen floats each, and room was found above; the instruction set is the caller's

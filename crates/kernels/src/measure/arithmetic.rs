@@ -14,7 +14,7 @@ use super::team::{Effort, time_rounds};
 pub enum Operation {
     /// f32 multiply-add.
     F32Fma,
-    /// Dot products of bfloat16 pairs, added up in f32.
+    /// Dot products of pairs of bf16, added up in f32.
     Bf16Dot,
     /// Dot products of unsigned by signed 8-bit integers, added up in 32 bits.
     Int8Dot,
@@ -227,16 +227,16 @@ mod x86_64 {
         is_x86_feature_detected!("avx512f")
     }
 
-    pub(super) fn has_avx512_bf16() -> bool {
-        has_avx512() && is_x86_feature_detected!("avx512bf16")
-    }
-
     pub(super) fn has_avx_vnni() -> bool {
         is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni")
     }
 
     pub(super) fn has_avx512_vnni() -> bool {
         has_avx512() && is_x86_feature_detected!("avx512vnni")
+    }
+
+    pub(super) fn has_avx512_bf16() -> bool {
+        has_avx512() && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16")
     }
 
     pub(super) fn fma_avx2(iterations: usize) {
@@ -251,12 +251,6 @@ mod x86_64 {
         unsafe { fma_512(iterations) }
     }
 
-    pub(super) fn dot_avx512_bf16(iterations: usize) {
-        assert!(has_avx512_bf16());
-        // SAFETY: the processor has AVX-512F and AVX512-BF16.
-        unsafe { dot_bf16(iterations) }
-    }
-
     pub(super) fn dot_avx_vnni(iterations: usize) {
         assert!(has_avx_vnni());
         // SAFETY: the processor has AVX2 and AVX-VNNI.
@@ -267,6 +261,12 @@ mod x86_64 {
         assert!(has_avx512_vnni());
         // SAFETY: the processor has AVX-512F and AVX512-VNNI.
         unsafe { dot_512(iterations) }
+    }
+
+    pub(super) fn dot_avx512_bf16(iterations: usize) {
+        assert!(has_avx512_bf16());
+        // SAFETY: the processor has AVX-512F, BW and BF16.
+        unsafe { dot_bf16(iterations) }
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -295,20 +295,6 @@ mod x86_64 {
         black_box(sums);
     }
 
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    fn dot_bf16(iterations: usize) {
-        let (x, y) = factors();
-        let x = _mm512_cvtne2ps_pbh(_mm512_set1_ps(x), _mm512_set1_ps(x));
-        let y = _mm512_cvtne2ps_pbh(_mm512_set1_ps(y), _mm512_set1_ps(y));
-        let mut sums = starts::<ACCUMULATORS>().map(|start| _mm512_set1_ps(start));
-        for _ in 0..iterations {
-            for sum in &mut sums {
-                *sum = _mm512_dpbf16_ps(*sum, x, y);
-            }
-        }
-        black_box(sums);
-    }
-
     #[target_feature(enable = "avx2,avxvnni")]
     fn dot_256(iterations: usize) {
         let (a, b) = (_mm256_set1_epi8(black_box(3)), _mm256_set1_epi8(black_box(-2)));
@@ -328,6 +314,20 @@ mod x86_64 {
         for _ in 0..iterations {
             for sum in &mut sums {
                 *sum = _mm512_dpbusd_epi32(*sum, a, b);
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn dot_bf16(iterations: usize) {
+        let (x, y) = factors();
+        let (x, y) = (_mm512_set1_ps(x), _mm512_set1_ps(y));
+        let (x, y) = (_mm512_cvtne2ps_pbh(x, x), _mm512_cvtne2ps_pbh(y, y));
+        let mut sums = starts::<ACCUMULATORS>().map(|start| _mm512_set1_ps(start));
+        for _ in 0..iterations {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, x, y);
             }
         }
         black_box(sums);

@@ -4,8 +4,10 @@
 //! parameters are added to what is there (`+=`); gradients of activations are written, unless the
 //! name says `add`. A row's gradient depends on that row alone.
 
+use crate::isa::{Isa, isa};
 use crate::ops::{Activation, RopeLayout, exp, rope, sigmoid, tanh};
 use crate::pool::{Pool, SharedMut};
+use crate::quant::compiled::compiled_for_isa;
 use crate::train::sum16;
 
 /// Rows whose share in a weight's gradient is summed before it is added.
@@ -71,14 +73,14 @@ pub fn rms_norm_within_backward(
 
 /// Where the elements of a norm lie in each row.
 #[derive(Clone, Copy)]
-struct Rows {
+pub(crate) struct Rows {
     width: usize,
     offset: usize,
 }
 
 /// Where the gradient of a norm's output is, and what becomes of the one of its input.
 #[derive(Clone, Copy)]
-enum Mode<'a> {
+pub(crate) enum Mode<'a> {
     Write(&'a [f32]),
     Add(&'a [f32]),
     InPlace,
@@ -100,38 +102,67 @@ fn norm_backward(
     let blocks = (x.len() / width).div_ceil(ROW_BLOCK);
     let mut partial = vec![0.0f32; blocks * d];
     let shares = &SharedMut::new(&mut partial);
+    let isa = isa();
     pool.for_each_piece(dx, ROW_BLOCK * width, |block, dx| {
         // SAFETY: one range for each block of rows.
         let share = unsafe { shares.range(block * d, d) };
-        let mut dy_row = vec![0.0f32; d];
-        for (t, dx) in dx.chunks_exact_mut(width).enumerate() {
-            let at = (block * ROW_BLOCK + t) * width + offset;
-            let (x, dx) = (&x[at..at + d], &mut dx[offset..offset + d]);
-            let (dy, add) = match mode {
-                Mode::Write(dy) => (&dy[at..at + d], false),
-                Mode::Add(dy) => (&dy[at..at + d], true),
-                Mode::InPlace => {
-                    dy_row.copy_from_slice(dx);
-                    (&dy_row[..], false)
-                }
-            };
-            norm_row(dx, share, dy, x, weight, eps, add);
-        }
+        let first = block * ROW_BLOCK * width;
+        norm_rows(isa, dx, share, &x[first..first + dx.len()], first, weight, eps, rows, mode);
     });
     for share in partial.chunks_exact(d) {
         dweight.iter_mut().zip(share).for_each(|(to, from)| *to += from);
     }
 }
 
-/// One row; `share` is this block's part of the weight's gradient.
-fn norm_row(dx: &mut [f32], share: &mut [f32], dy: &[f32], x: &[f32], weight: &[f32], eps: f32, add: bool) {
-    let d = x.len();
+compiled_for_isa!(norm_rows = norm_rows_inline, (dx: &mut [f32], share: &mut [f32], x: &[f32], first: usize,
+    weight: &[f32], eps: f32, rows: Rows, mode: Mode<'_>));
+
+/// A block of rows, which begins at element `first`; `share` is its part of the weight's gradient.
+#[inline(always)]
+fn norm_rows_inline(
+    dx: &mut [f32],
+    share: &mut [f32],
+    x: &[f32],
+    first: usize,
+    weight: &[f32],
+    eps: f32,
+    Rows { width, offset }: Rows,
+    mode: Mode,
+) {
+    let d = weight.len();
+    let mut dy_row = vec![0.0f32; if matches!(mode, Mode::InPlace) { d } else { 0 }];
+    for (t, (dx, x)) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).enumerate() {
+        let (x, dx) = (&x[offset..offset + d], &mut dx[offset..offset + d]);
+        let at = first + t * width + offset;
+        match mode {
+            Mode::Write(dy) => norm_row(dx, share, &dy[at..at + d], x, weight, eps, |_, value| value),
+            Mode::Add(dy) => norm_row(dx, share, &dy[at..at + d], x, weight, eps, |old, value| old + value),
+            Mode::InPlace => {
+                dy_row.copy_from_slice(dx);
+                norm_row(dx, share, &dy_row, x, weight, eps, |_, value| value);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn norm_row(
+    dx: &mut [f32],
+    share: &mut [f32],
+    dy: &[f32],
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    put: impl Fn(f32, f32) -> f32,
+) {
+    let d = dx.len();
+    let (share, dy, x, weight) = (&mut share[..d], &dy[..d], &x[..d], &weight[..d]);
     let scale = 1.0 / (sum16(d, |i| x[i] * x[i]) / d as f32 + eps).sqrt();
     let mean = sum16(d, |i| dy[i] * weight[i] * x[i]) / d as f32;
     let back = scale * scale * scale * mean;
     for i in 0..d {
         let value = scale * (dy[i] * weight[i]) - x[i] * back;
-        dx[i] = if add { dx[i] + value } else { value };
+        dx[i] = put(dx[i], value);
         share[i] += dy[i] * (x[i] * scale);
     }
 }
@@ -171,21 +202,36 @@ pub fn gated_backward(
 ) {
     let n = dout.len();
     assert!([dgate.len(), dup.len(), gate.len(), up.len()] == [n; 4], "gradients of {n} outputs");
-    let dup = &SharedMut::new(dup);
+    let (isa, dup) = (isa(), &SharedMut::new(dup));
     pool.for_each_piece(dgate, PIECE, |i, dgate| {
         let (start, len) = (i * PIECE, dgate.len());
         // SAFETY: the same disjoint pieces as those of `dgate`.
         let dup = unsafe { dup.range(start, len) };
         let (dout, gate, up) = (&dout[start..][..len], &gate[start..][..len], &up[start..][..len]);
-        let each = dgate.iter_mut().zip(dup).zip(dout).zip(gate.iter().zip(up));
-        match activation {
-            Activation::Silu => each.for_each(|(((dg, du), d), (g, u))| (*dg, *du) = silu_backward(*d, *g, *u)),
-            Activation::GeluTanh => each.for_each(|(((dg, du), d), (g, u))| (*dg, *du) = gelu_backward(*d, *g, *u)),
-            Activation::ClampedSwiglu { alpha, limit } => {
-                each.for_each(|(((dg, du), d), (g, u))| (*dg, *du) = clamped_backward(*d, *g, *u, alpha, limit));
-            }
-        }
+        gated_piece(isa, activation, dgate, dup, dout, gate, up);
     });
+}
+
+compiled_for_isa!(gated_piece = gated_piece_inline, (activation: Activation, dgate: &mut [f32], dup: &mut [f32],
+    dout: &[f32], gate: &[f32], up: &[f32]));
+
+#[inline(always)]
+fn gated_piece_inline(
+    activation: Activation,
+    dgate: &mut [f32],
+    dup: &mut [f32],
+    dout: &[f32],
+    gate: &[f32],
+    up: &[f32],
+) {
+    let each = dgate.iter_mut().zip(dup).zip(dout).zip(gate.iter().zip(up));
+    match activation {
+        Activation::Silu => each.for_each(|(((dg, du), d), (g, u))| (*dg, *du) = silu_backward(*d, *g, *u)),
+        Activation::GeluTanh => each.for_each(|(((dg, du), d), (g, u))| (*dg, *du) = gelu_backward(*d, *g, *u)),
+        Activation::ClampedSwiglu { alpha, limit } => {
+            each.for_each(|(((dg, du), d), (g, u))| (*dg, *du) = clamped_backward(*d, *g, *u, alpha, limit));
+        }
+    }
 }
 
 /// Of `g sigmoid(g) u`.
@@ -254,18 +300,19 @@ pub fn cross_entropy(
 ) {
     let rows = targets.len();
     assert!(weights.len() == rows && logprobs.len() == rows, "a weight and a log-probability for each of {rows} rows");
+    let isa = isa();
     loss_rows(pool, logits, vocab, logprobs, |t, row, logprob| {
         let (target, weight) = (targets[t] as usize, weights[t]);
         assert!(target < vocab, "target {target} of row {t} in a vocabulary of {vocab}");
         let of_target = row[target];
-        let (max, sum) = exp_row(row);
+        let (max, sum) = exp_row(isa, row);
         *logprob = (f64::from(of_target) - f64::from(max) - sum.ln()) as f32;
         if weight == 0.0 {
             row.fill(0.0);
             return;
         }
         let factor = (f64::from(weight) / sum) as f32;
-        row.iter_mut().for_each(|v| *v *= factor);
+        scale_row(isa, row, factor);
         row[target] -= weight;
     });
 }
@@ -287,13 +334,14 @@ pub fn cross_entropy_soft(
 ) {
     let rows = weights.len();
     assert!(losses.len() == rows && teacher.len() == logits.len(), "teacher and loss for each of {rows} rows");
+    let isa = isa();
     loss_rows(pool, logits, vocab, losses, |t, row, loss| {
         let (teacher, weight) = (&teacher[t * vocab..][..vocab], weights[t]);
         // A token that the teacher never gives costs nothing, also where the student's logit is -inf.
         let weighted = |q: f32, x: f32| if q == 0.0 { 0.0 } else { f64::from(q) * f64::from(x) };
         let cross: f64 = teacher.iter().zip(&*row).map(|(&q, &x)| weighted(q, x)).sum();
         let mass: f64 = teacher.iter().map(|&q| f64::from(q)).sum();
-        let (max, sum) = exp_row(row);
+        let (max, sum) = exp_row(isa, row);
         *loss = (mass * (f64::from(max) + sum.ln()) - cross) as f32;
         if weight == 0.0 {
             row.fill(0.0);
@@ -309,8 +357,7 @@ pub fn cross_entropy_soft(
 /// # Panics
 /// If `index` is not below the number of logits.
 pub fn log_probability(logits: &[f32], index: usize) -> f32 {
-    let max = largest(logits);
-    let sum = sum16_f64(logits.len(), |i| exp(logits[i] - max));
+    let (max, sum) = exp_sum(isa(), logits);
     (f64::from(logits[index]) - f64::from(max) - sum.ln()) as f32
 }
 
@@ -330,22 +377,50 @@ fn loss_rows(
     });
 }
 
+compiled_for_isa!(exp_row = exp_row_inline, (row: &mut [f32]) -> (f32, f64));
+compiled_for_isa!(exp_sum = exp_sum_inline, (row: &[f32]) -> (f32, f64));
+compiled_for_isa!(scale_row = scale_row_inline, (row: &mut [f32], factor: f32));
+
 /// `row = exp(row - max)`; returns the largest and the sum.
-fn exp_row(row: &mut [f32]) -> (f32, f64) {
+#[inline(always)]
+fn exp_row_inline(row: &mut [f32]) -> (f32, f64) {
     let max = largest(row);
     row.iter_mut().for_each(|v| *v = exp(*v - max));
-    (max, sum16_f64(row.len(), |i| row[i]))
+    (max, sum16_f64(row, |v| v))
 }
 
+/// [`exp_row_inline`] without a change of the row.
+#[inline(always)]
+fn exp_sum_inline(row: &[f32]) -> (f32, f64) {
+    let max = largest(row);
+    (max, sum16_f64(row, |v| exp(v - max)))
+}
+
+#[inline(always)]
+fn scale_row_inline(row: &mut [f32], factor: f32) {
+    row.iter_mut().for_each(|v| *v *= factor);
+}
+
+/// The largest element; NaN is never it.
+#[inline(always)]
 fn largest(x: &[f32]) -> f32 {
-    x.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut most = [f32::NEG_INFINITY; 16];
+    let (whole, rest) = x.as_chunks::<16>();
+    for chunk in whole {
+        most.iter_mut().zip(chunk).for_each(|(most, &v)| *most = larger(*most, v));
+    }
+    most.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, larger)
 }
 
 /// Sixteen partial sums in f64, element `i` to lane `i % 16`, added in rising lane.
-fn sum16_f64(len: usize, f: impl Fn(usize) -> f32) -> f64 {
+#[inline(always)]
+fn sum16_f64(x: &[f32], f: impl Fn(f32) -> f32) -> f64 {
     let mut sums = [0.0f64; 16];
-    for i in 0..len {
-        sums[i % 16] += f64::from(f(i));
+    let (whole, rest) = x.as_chunks::<16>();
+    for chunk in whole {
+        sums.iter_mut().zip(chunk).for_each(|(sum, &v)| *sum += f64::from(f(v)));
     }
+    sums.iter_mut().zip(rest).for_each(|(sum, &v)| *sum += f64::from(f(v)));
     sums.iter().sum()
 }

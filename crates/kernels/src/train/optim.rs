@@ -5,8 +5,9 @@
 //! accumulated batches), so that gradients need not be written again.
 
 use crate::gemm::{At, Kernels, Packed, Product, multiply};
-use crate::isa::isa;
+use crate::isa::{Isa, isa};
 use crate::pool::{Pool, SharedMut};
+use crate::quant::compiled::compiled_for_isa;
 use crate::train::panels::Precision;
 
 /// Elements that one task takes; also the block of the norm's sum.
@@ -79,19 +80,44 @@ pub fn adamw_step(
     let root = (1.0 / correction(adamw.beta2).sqrt()) as f32;
     let keep = 1.0 - adamw.lr * adamw.weight_decay;
     let AdamW { beta1, beta2, eps, .. } = *adamw;
+    let settings = AdamWStep { beta1, beta2, eps, grad_scale, keep, step_size, root };
+    let isa = isa();
     let (m, v) = (&SharedMut::new(m), &SharedMut::new(v));
     pool.for_each_piece(master, PIECE, |i, master| {
         let (start, len) = (i * PIECE, master.len());
         // SAFETY: the same disjoint pieces as those of `master`.
         let (m, v) = unsafe { (m.range(start, len), v.range(start, len)) };
-        let each = master.iter_mut().zip(&grad[start..][..len]).zip(m.iter_mut().zip(v));
-        each.for_each(|((w, g), (m, v))| {
-            let g = g * grad_scale;
-            *m = beta1 * *m + (1.0 - beta1) * g;
-            *v = beta2 * *v + (1.0 - beta2) * (g * g);
-            *w = *w * keep - step_size * *m / (v.sqrt() * root + eps);
-        });
+        adamw_piece(isa, master, &grad[start..][..len], m, v, settings);
     });
+}
+
+/// What a step of AdamW is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct AdamWStep {
+    beta1: f32,
+    beta2: f32,
+    eps: f32,
+    grad_scale: f32,
+    /// What remains of a weight.
+    keep: f32,
+    /// Learning rate over the correction of the mean.
+    step_size: f32,
+    /// One over the root of the correction of the square.
+    root: f32,
+}
+
+compiled_for_isa!(adamw_piece = adamw_piece_inline,
+    (master: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32], step: AdamWStep));
+
+#[inline(always)]
+fn adamw_piece_inline(master: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32], step: AdamWStep) {
+    let AdamWStep { beta1, beta2, eps, grad_scale, keep, step_size, root } = step;
+    for ((w, g), (m, v)) in master.iter_mut().zip(grad).zip(m.iter_mut().zip(v)) {
+        let g = g * grad_scale;
+        *m = beta1 * *m + (1.0 - beta1) * g;
+        *v = beta2 * *v + (1.0 - beta2) * (g * g);
+        *w = *w * keep - step_size * *m / (v.sqrt() * root + eps);
+    }
 }
 
 /// The settings of a Muon step (Jordan et al. 2024).
@@ -153,20 +179,24 @@ pub fn muon_steps(pool: &Pool, rows: usize, cols: usize, items: &mut [MuonItem],
     if n == 0 {
         return;
     }
-    let mut updates = vec![0.0f32; n * items.len()];
-    for (item, update) in items.iter_mut().zip(updates.chunks_exact_mut(n)) {
+    let one = |pool: &Pool, item: &mut MuonItem| {
+        let mut update = vec![0.0f32; n];
         let momentum = item.momentum.iter_mut().zip(item.grad).zip(update.iter_mut());
         momentum.for_each(|((momentum, g), update)| {
             let g = g * grad_scale;
             *momentum = muon.momentum * *momentum + g;
             *update = if muon.nesterov { g + muon.momentum * *momentum } else { *momentum };
         });
-    }
-    orthogonalise(pool, rows, cols, &mut updates, muon.newton_schulz_steps);
-    let keep = 1.0 - muon.lr * muon.weight_decay;
-    let factor = muon.lr * muon.update_rms * (rows.max(cols) as f32).sqrt();
-    for (item, update) in items.iter_mut().zip(updates.chunks_exact(n)) {
-        item.master.iter_mut().zip(update).for_each(|(w, u)| *w = *w * keep - factor * u);
+        orthogonalise(pool, rows, cols, &mut update, muon.newton_schulz_steps);
+        let keep = 1.0 - muon.lr * muon.weight_decay;
+        let factor = muon.lr * muon.update_rms * (rows.max(cols) as f32).sqrt();
+        item.master.iter_mut().zip(&update).for_each(|(w, u)| *w = *w * keep - factor * u);
+    };
+    if items.len() < pool.threads() {
+        items.iter_mut().for_each(|item| one(pool, item));
+    } else {
+        // A matrix stays with one thread, and in its cache.
+        pool.for_each_piece(items, 1, |_, item| one(&Pool::new(1), &mut item[0]));
     }
 }
 
@@ -174,55 +204,75 @@ pub fn muon_steps(pool: &Pool, rows: usize, cols: usize, items: &mut [MuonItem],
 /// values rise fast; they end between 0.7 and 1.2.
 const QUINTIC: [f32; 3] = [3.4445, -4.7750, 2.0315];
 
-/// Replaces each `[rows, cols]` matrix of `x` by one with the same singular vectors and singular values
-/// near one: `steps` times `X <- a X + (b A + c A^2) X` with `A = X X^T`, from `X / |X|`.
+/// Replaces a `[rows, cols]` matrix by one with the same singular vectors and singular values near one:
+/// `steps` times `X <- a X + (b A + c A^2) X` with `A = X X^T`, from `X / |X|`. The products are of
+/// bfloat16 factors, as in the original.
+///
+/// # Panics
+/// If `x` is not `rows * cols` long.
 pub fn orthogonalise(pool: &Pool, rows: usize, cols: usize, x: &mut [f32], steps: usize) {
-    let n = rows * cols;
-    assert!(n > 0 && x.len().is_multiple_of(n), "{} elements in matrices of {rows} x {cols}", x.len());
-    for x in x.chunks_exact_mut(n) {
-        let norm = square_sum_blocks(x).sqrt();
-        let scale = (1.0 / (norm + 1e-7)) as f32;
-        // The iteration works on the shorter side.
-        if rows > cols {
-            let mut turned = transposed(x, rows, cols);
-            turned.iter_mut().for_each(|v| *v *= scale);
-            (0..steps).for_each(|_| newton_schulz(pool, cols, rows, &mut turned));
-            x.copy_from_slice(&transposed(&turned, cols, rows));
-        } else {
-            x.iter_mut().for_each(|v| *v *= scale);
-            (0..steps).for_each(|_| newton_schulz(pool, rows, cols, x));
-        }
+    assert_eq!(x.len(), rows * cols, "a {rows} x {cols} matrix");
+    let norm = x.chunks(PIECE).map(square_sum).sum::<f64>().sqrt();
+    let scale = (1.0 / (norm + 1e-7)) as f32;
+    // The iteration works on the shorter side.
+    if rows > cols {
+        let mut turned = transposed(x, rows, cols);
+        turned.iter_mut().for_each(|v| *v *= scale);
+        NewtonSchulz::new(cols, rows).run(pool, &mut turned, steps);
+        x.copy_from_slice(&transposed(&turned, cols, rows));
+    } else {
+        x.iter_mut().for_each(|v| *v *= scale);
+        NewtonSchulz::new(rows, cols).run(pool, x, steps);
     }
 }
 
-fn square_sum_blocks(x: &[f32]) -> f64 {
-    x.chunks(PIECE).map(square_sum).sum()
+/// The memory of the iterations for a matrix of `rows` (not more than `cols`).
+struct NewtonSchulz {
+    rows: usize,
+    cols: usize,
+    /// `A`, then `b A + c A^2`; and `A^2`.
+    gram: Vec<f32>,
+    square: Vec<f32>,
+    next: Vec<f32>,
+    /// Operands: `X` by rows, `A`, and `X` by columns.
+    by_row: Packed,
+    packed_gram: Packed,
+    by_col: Packed,
 }
 
-fn newton_schulz(pool: &Pool, rows: usize, cols: usize, x: &mut [f32]) {
-    let [a, b, c] = QUINTIC;
-    let gram = product(pool, rows, rows, cols, x, x, false);
-    let square = product(pool, rows, rows, rows, &gram, &gram, false);
-    let poly: Vec<f32> = gram.iter().zip(&square).map(|(g, s)| b * g + c * s).collect();
-    let next = product(pool, rows, cols, rows, &poly, x, true);
-    x.iter_mut().zip(next).for_each(|(x, y)| *x = a * *x + y);
-}
+impl NewtonSchulz {
+    fn new(rows: usize, cols: usize) -> NewtonSchulz {
+        NewtonSchulz {
+            rows,
+            cols,
+            gram: vec![0.0; rows * rows],
+            square: vec![0.0; rows * rows],
+            next: vec![0.0; rows * cols],
+            by_row: Packed::zeros(rows, cols, Precision::Bf16),
+            packed_gram: Packed::zeros(rows, rows, Precision::Bf16),
+            by_col: Packed::zeros(cols, rows, Precision::Bf16),
+        }
+    }
 
-/// `left right^T` of `[m, k]` and `[n, k]` matrices, or (`transposed`) `left right` with `[k, n]`.
-fn product(pool: &Pool, m: usize, n: usize, k: usize, left: &[f32], right: &[f32], transposed: bool) -> Vec<f32> {
-    let mut packed = Packed::zeros(n, k, Precision::F32);
-    packed.fill(pool, right, if transposed { n } else { k }, transposed);
-    let at = |stride| At { offset: 0, stride };
-    let mut out = vec![0.0; m * n];
-    multiply(
-        Kernels::of(isa()),
-        pool,
-        &mut out,
-        left,
-        &[Product { matrix: packed.whole(), rows: m, x: at(k), out: at(n) }],
-        false,
-    );
-    out
+    fn run(&mut self, pool: &Pool, x: &mut [f32], steps: usize) {
+        let ([a, b, c], (rows, cols), kernels) = (QUINTIC, (self.rows, self.cols), Kernels::of(isa()));
+        let product = |right: &Packed, left: &[f32], out: &mut [f32], width: usize| {
+            let at = |stride| At { offset: 0, stride };
+            let product = Product { matrix: right.whole(), rows, x: at(left.len() / rows), out: at(width) };
+            multiply(kernels, pool, out, left, &[product], false);
+        };
+        for _ in 0..steps {
+            self.by_row.fill(kernels, pool, x, cols, false);
+            self.by_col.fill(kernels, pool, x, cols, true);
+            product(&self.by_row, x, &mut self.gram, rows);
+            // Symmetric, so that rows and columns are one.
+            self.packed_gram.fill(kernels, pool, &self.gram, rows, true);
+            product(&self.packed_gram, &self.gram, &mut self.square, rows);
+            self.gram.iter_mut().zip(&self.square).for_each(|(g, s)| *g = b * *g + c * s);
+            product(&self.by_col, &self.gram, &mut self.next, cols);
+            x.iter_mut().zip(&self.next).for_each(|(x, y)| *x = a * *x + y);
+        }
+    }
 }
 
 fn transposed(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {

@@ -8,7 +8,8 @@
 use std::ops::Range;
 
 use crate::format::Format;
-use crate::gemm::{Matrix, Packed, bf16_to_f32, f32_to_bf16};
+use crate::gemm::{Kernels, Matrix, Packed, bf16_to_f32, f32_to_bf16};
+use crate::isa::isa;
 use crate::pool::Pool;
 
 /// What the factors of a product are rounded to. Sums are always f32.
@@ -60,8 +61,9 @@ impl Panels {
     /// If `master` is not `rows * cols` long.
     pub fn repack(&mut self, pool: &Pool, master: &[f32]) {
         assert_eq!(master.len(), self.rows * self.cols, "a {} x {} matrix", self.rows, self.cols);
-        self.by_row.fill(pool, master, self.cols, false);
-        self.by_col.fill(pool, master, self.cols, true);
+        let kernels = Kernels::of(isa());
+        self.by_row.fill(kernels, pool, master, self.cols, false);
+        self.by_col.fill(kernels, pool, master, self.cols, true);
     }
 
     /// [`Panels::repack`] from the transposed: `master` is `[cols, rows]`, as in
@@ -71,8 +73,9 @@ impl Panels {
     /// If `master` is not `rows * cols` long.
     pub fn repack_transposed(&mut self, pool: &Pool, master: &[f32]) {
         assert_eq!(master.len(), self.rows * self.cols, "a {} x {} matrix", self.cols, self.rows);
-        self.by_row.fill(pool, master, self.rows, true);
-        self.by_col.fill(pool, master, self.rows, false);
+        let kernels = Kernels::of(isa());
+        self.by_row.fill(kernels, pool, master, self.rows, true);
+        self.by_col.fill(kernels, pool, master, self.rows, false);
     }
 
     /// Rows: the number of outputs.

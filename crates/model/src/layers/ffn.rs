@@ -240,7 +240,7 @@ fn experts(spec: &MoeSpec, w: &MoeWeights, pool: &Pool, acts: &mut FfnActivation
     let order = &acts.order;
     let project = |out: &mut Vec<f32>, x: &[f32], part: fn(&GatedWeights) -> &Linear| {
         let weights = grouped_weights(w, order, part);
-        let width = weights.first().map_or(0, |(_, weight)| weight.rows());
+        let width = part(&w.experts[0]).weight.rows();
         matmul_grouped(pool, sized(out, order.choice_of.len() * width), x, &weights);
         let mut start = 0;
         for &(e, n) in &order.groups {
@@ -270,8 +270,8 @@ fn experts_backward(
     let mut project =
         |dx: &mut Vec<f32>, dy: &[f32], x: &[f32], part: fn(&GatedWeights) -> &Linear, parts: [Part; 2]| {
             let weights = grouped_weights(w, order, part);
-            let Some(&(_, first)) = weights.first() else { return };
-            let (outputs, inputs) = (first.rows(), first.cols());
+            let shape = &part(&w.experts[0]).weight;
+            let (outputs, inputs) = (shape.rows(), shape.cols());
             matmul_grouped_dx(pool, sized(dx, rows * inputs), dy, &weights);
             let mut all: Vec<Option<&mut [f32]>> = g.of_experts(parts[0]).into_iter().map(Some).collect();
             let mut chosen: Vec<(usize, &mut [f32])> =
