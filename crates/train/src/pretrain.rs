@@ -43,7 +43,7 @@ pub mod layout {
 /// What a machine can do at best, as it is kept in a run's folder.
 #[derive(Deserialize, Serialize)]
 struct Peak {
-    cpu: String,
+    cpu: Option<String>,
     threads: usize,
     f32_per_second: f64,
 }

@@ -114,8 +114,8 @@ fn load_range(log: &[Line]) -> Option<(f32, f32)> {
     let last = &log[log.len() - log.len().div_ceil(10)..];
     let mut sums: Vec<Vec<f32>> = last.iter().map(|line| &line.expert_load).find(|loads| !loads.is_empty())?.clone();
     sums.iter_mut().flatten().for_each(|sum| *sum = 0.0);
-    let mut lines = 0.0;
-    for line in last.iter().filter(|line| line.expert_load.len() == sums.len()) {
+    let (mut lines, layers) = (0.0, sums.len());
+    for line in last.iter().filter(|line| line.expert_load.len() == layers) {
         let loads = line.expert_load.iter().flatten();
         sums.iter_mut().flatten().zip(loads).for_each(|(sum, load)| *sum += load);
         lines += 1.0;
