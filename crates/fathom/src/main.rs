@@ -23,6 +23,7 @@ mod commands {
     pub(crate) mod plan;
     pub(crate) mod prompt;
     pub(crate) mod pull;
+    pub(crate) mod report;
     pub(crate) mod run;
     pub(crate) mod serve;
     pub(crate) mod tokenize;
@@ -80,6 +81,7 @@ enum Command {
     Logits(commands::logits::Args),
     Train(commands::train::Args),
     Eval(commands::eval::Args),
+    Report(commands::report::Args),
     Doctor(commands::doctor::Args),
     Bench(commands::bench::Args),
 }
@@ -115,6 +117,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Keys(args) => commands::keys::run(args),
         Command::Usage(args) => commands::usage::run(args),
         Command::Eval(args) => return commands::eval::run(args),
+        Command::Report(args) => commands::report::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Describe(args) => commands::describe::run(args),
         Command::Convert(args) => commands::convert::run(args),
