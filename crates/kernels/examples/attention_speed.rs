@@ -3,12 +3,12 @@
 //! once from memory.
 //!
 //! Every call has a cache of its own until all of them outgrow the processor's caches, as the layers of
-//! a model have. `FATHOM_ISA` chooses the instruction set.
+//! a model have; with `near` there is one, which stays in them. `FATHOM_ISA` chooses the instruction set.
 //!
 //! With one thread the time is that on the processor, where the system tells it: others on the machine do not
 //! count.
 //!
-//! `cargo run --release -p kernels --example attention_speed [DEPTH | SHAPE | CACHE | decode | prompt ...]`
+//! `cargo run --release -p kernels --example attention_speed [DEPTH | SHAPE | CACHE | decode | prompt | near ..]`
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -51,7 +51,8 @@ fn main() {
         let names = formats.map(CacheFormat::name);
         for format in formats.into_iter().filter(|f| chosen(&names, f.name())) {
             for &depth in &depths {
-                let planes = planes(&shape, latent, format, depth + 64);
+                let outgrow_bytes = if arguments.iter().any(|a| a == "near") { 1 } else { OUTGROW_BYTES };
+                let planes = planes(&shape, latent, format, depth + 64, outgrow_bytes);
                 for limits in &all {
                     let pool = Pool::new(limits.threads);
                     for rows in [1, 64].into_iter().filter(|rows| chosen(&KINDS, KINDS[rows / 64])) {
@@ -76,7 +77,7 @@ fn main() {
 }
 
 /// As many caches as outgrow the processor's, each of one or two planes.
-fn planes(shape: &Shape, latent: bool, format: CacheFormat, tokens: usize) -> Vec<Vec<Plane>> {
+fn planes(shape: &Shape, latent: bool, format: CacheFormat, tokens: usize, outgrow_bytes: usize) -> Vec<Vec<Plane>> {
     let pages = tokens.div_ceil(PAGE_LEN);
     let widths: &[usize] = if latent { &[shape.key_dim] } else { &[0, 1] };
     let width = |kind: usize| shape.kv_heads * if kind == 0 { shape.key_dim } else { shape.value_dim };
@@ -95,7 +96,7 @@ fn planes(shape: &Shape, latent: bool, format: CacheFormat, tokens: usize) -> Ve
         widths.iter().map(|&kind| plane(kind)).collect()
     };
     let bytes: usize = widths.iter().map(|&k| format.row_bytes(if latent { k } else { width(k) }) * tokens).sum();
-    (0..OUTGROW_BYTES.div_ceil(bytes)).map(|_| one()).collect()
+    (0..outgrow_bytes.div_ceil(bytes)).map(|_| one()).collect()
 }
 
 /// Seconds of one call: the best of many, since the machine may do other things meanwhile.

@@ -3,7 +3,9 @@
 //! What a segment gives for each row - the largest score, the sum of `exp(score - largest)`, the values
 //! weighted with the same - is a part: `[rows]`, `[rows]`, `[rows, padded value_dim]` in one slice.
 
-use super::plane::PAGE_LEN;
+use std::ops::Range;
+
+use super::plane::{PAGE_LEN, Plane};
 use super::sums::{Sums, Weights, add_weighted};
 use super::{Cached, Call, SEGMENT_LEN, Shape, TILE_ROWS, Tile};
 use crate::ops::exp;
@@ -15,7 +17,7 @@ use crate::tile::{ROW_STEP, Rows, multiply, room};
 pub(super) struct Scratch {
     /// `[PAGE_LEN, padded key_dim]`
     keys: Vec<f32>,
-    /// `[PAGE_LEN, padded value_dim]`; unused where a value is the first part of the key.
+    /// `[ROW_STEP, padded value_dim]`; unused where a value is the first part of the key.
     values: Vec<f32>,
     /// `[rows, padded key_dim]`
     queries: Vec<f32>,
@@ -165,20 +167,18 @@ pub(super) unsafe fn segment<V: Sums>(call: &Call, tile: &Tile, number: usize, s
             continue;
         }
         let slots = Slots::of(seen.any);
-        load_page(call, tile, page, &slots, s);
-        // The next page comes from memory while this one is computed.
-        if (page + 1) * PAGE_LEN <= last && call.selection.is_none() {
-            prefetch_page(call, tile, page + 1);
-        }
+        // Of the next page, if it is surely read.
+        let next = ((page + 1) * PAGE_LEN <= last && call.selection.is_none()).then_some(page + 1);
+        let here = Page { page, next, slots };
         // SAFETY: the instruction set is the caller's promise.
         unsafe {
-            page_scores::<V>(call.shape, rows, &slots, s);
+            page_scores::<V>(call, tile, &here, s);
             for row in 0..rows {
                 let scores = s.scores[row * PAGE_LEN..].first_chunk_mut().expect("a row of scores");
                 let part = (&mut max[row], &mut sum[row]);
                 take_scores::<V>(seen.of_row(tile, row), scores, part, acc, rows, row);
             }
-            add_values::<V>(call, tile, &seen, &slots, s, acc);
+            add_values::<V>(call, tile, &seen, &here, s, acc);
         }
     }
 }
@@ -255,10 +255,6 @@ impl Slots {
         }
         slots
     }
-
-    fn list(&self) -> &[u8] {
-        &self.list[..self.count]
-    }
 }
 
 /// Whether the unpacked keys serve as the values: their first `value_dim` elements, with whole vectors.
@@ -267,71 +263,92 @@ fn shared_values(call: &Call) -> bool {
     matches!(call.cached, Cached::Latent(_)) && call.shape.value_dim.is_multiple_of(16)
 }
 
-/// Unpacks keys and values of the page's positions that any row sees, one after the other.
-#[inline(always)] // for the caller's instruction set
-fn load_page(call: &Call, tile: &Tile, page: usize, slots: &Slots, s: &mut Scratch) {
-    let (shape, id) = (call.shape, tile.chunk.pages[page]);
-    let (key_dim, value_dim) = (shape.key_dim, shape.value_dim);
-    let keys = room(&mut s.keys, PAGE_LEN * padded(key_dim));
-    let values = room(&mut s.values, if shared_values(call) { 0 } else { PAGE_LEN * padded(value_dim) });
-    match call.cached {
-        Cached::Separate(key_plane, value_plane) => {
-            let (k, v) = (tile.kv_head * key_dim, tile.kv_head * value_dim);
-            key_plane.load(id, slots.list(), k..k + key_dim, keys, padded(key_dim));
-            value_plane.load(id, slots.list(), v..v + value_dim, values, padded(value_dim));
-        }
-        Cached::Latent(latents) => {
-            latents.load(id, slots.list(), 0..key_dim, keys, padded(key_dim));
-            if !shared_values(call) {
-                latents.load(id, slots.list(), 0..value_dim, values, padded(value_dim));
-            }
+/// A page of the tile's sequence: which of its positions are computed, and the page after it, which is
+/// brought near meanwhile.
+struct Page {
+    page: usize,
+    next: Option<usize>,
+    slots: Slots,
+}
+
+impl Page {
+    /// Unpacks columns `cols` of the positions `range` of the list into `to`, `stride` apart.
+    #[inline(always)] // for the caller's instruction set
+    fn load(&self, tile: &Tile, plane: &Plane, cols: Range<usize>, range: Range<usize>, to: &mut [f32], stride: usize) {
+        plane.load(tile.chunk.pages[self.page], &self.slots.list[range.clone()], cols.clone(), to, stride);
+        if let Some(next) = self.next {
+            plane.prefetch(tile.chunk.pages[next], range, cols);
         }
     }
 }
 
-/// Asks for the keys and values of a page.
-fn prefetch_page(call: &Call, tile: &Tile, page: usize) {
-    let (shape, id) = (call.shape, tile.chunk.pages[page]);
+/// Where a tile's keys lie: plane and columns.
+fn keys_of<'a>(call: &Call<'a>, tile: &Tile) -> (&'a Plane, Range<usize>) {
+    let first = tile.kv_head * call.shape.key_dim;
     match call.cached {
-        Cached::Separate(keys, values) => {
-            let (k, v) = (tile.kv_head * shape.key_dim, tile.kv_head * shape.value_dim);
-            keys.prefetch(id, k..k + shape.key_dim);
-            values.prefetch(id, v..v + shape.value_dim);
-        }
-        Cached::Latent(latents) => latents.prefetch(id, 0..shape.key_dim),
+        Cached::Separate(keys, _) => (keys, first..first + call.shape.key_dim),
+        Cached::Latent(latents) => (latents, 0..call.shape.key_dim),
     }
 }
 
-/// `scores[row, slot] = softcap(scale * query[row] . key)`; slots that nobody sees hold anything.
+/// Where a tile's values lie.
+fn values_of<'a>(call: &Call<'a>, tile: &Tile) -> (&'a Plane, Range<usize>) {
+    let first = tile.kv_head * call.shape.value_dim;
+    match call.cached {
+        Cached::Separate(_, values) => (values, first..first + call.shape.value_dim),
+        Cached::Latent(latents) => (latents, 0..call.shape.value_dim),
+    }
+}
+
+/// `scores[row, slot] = softcap(scale * query[row] . key)`; slots that nobody sees hold anything. Some keys
+/// are unpacked at a time, so that they are used while they are in the first-level cache; they are kept
+/// where they are the values as well.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set.
 #[inline(always)]
-unsafe fn page_scores<V: Sums>(shape: &Shape, rows: usize, slots: &Slots, s: &mut Scratch) {
+unsafe fn page_scores<V: Sums>(call: &Call, tile: &Tile, here: &Page, s: &mut Scratch) {
     /// Columns of the largest tile, whose partial sums are put down here.
     const COLUMNS: usize = crate::tile::MOST_COLUMNS;
-    const STRIDE: usize = PAGE_LEN.next_multiple_of(ROW_STEP) * 16;
+    const STRIDE: usize = ROW_STEP.next_multiple_of(16) * 16;
     let mut partial = [const { std::mem::MaybeUninit::<f32>::uninit() }; STRIDE * COLUMNS];
-    let (partial, pad, count) = (partial.as_mut_ptr().cast::<f32>(), padded(shape.key_dim), slots.count);
-    let keys = Rows { start: s.keys[..count * pad].as_ptr(), stride: pad, count };
-    for row in (0..rows).step_by(V::TILE.1) {
-        let columns = (rows - row).min(V::TILE.1);
-        let queries = &s.queries[row * pad..(row + columns) * pad];
-        let queries = Rows { start: queries.as_ptr(), stride: pad, count: columns };
-        // SAFETY: `keys` and `queries` hold those rows, `partial` all partial sums; `sums` reads those of
-        // the rows up to a multiple of 16 (the rest of them left over, and not used).
-        unsafe {
-            multiply::<V>(keys, queries, pad, partial, STRIDE, true);
-            for column in 0..columns {
-                let to = &mut s.scores[(row + column) * PAGE_LEN..][..PAGE_LEN];
-                let from = partial.add(column * STRIDE);
-                (count..count.next_multiple_of(16)).for_each(|i| V::splat(0.0).store(from.add(16 * i)));
-                V::sums(from, count, to.as_mut_ptr());
-                to[..count].iter_mut().for_each(|v| *v *= shape.scale);
+    let partial = partial.as_mut_ptr().cast::<f32>();
+    let (rows, pad, slots) = (tile.rows(), padded(call.shape.key_dim), &here.slots);
+    let ((plane, cols), keep) = (keys_of(call, tile), shared_values(call));
+    let unpacked = room(&mut s.keys, PAGE_LEN * pad);
+    for first in (0..slots.count).step_by(ROW_STEP) {
+        let count = (slots.count - first).min(ROW_STEP);
+        let keys = &mut unpacked[if keep { first * pad } else { 0 }..][..count * pad];
+        here.load(tile, plane, cols.clone(), first..first + count, keys, pad);
+        let keys = Rows { start: keys.as_ptr(), stride: pad, count };
+        for row in (0..rows).step_by(V::TILE.1) {
+            let columns = (rows - row).min(V::TILE.1);
+            let queries = &s.queries[row * pad..(row + columns) * pad];
+            let queries = Rows { start: queries.as_ptr(), stride: pad, count: columns };
+            // SAFETY: `keys` and `queries` hold those rows, `partial` all partial sums; `sums` reads those of
+            // the rows up to a multiple of 16 (the rest are zero) and writes as many scores, which end with
+            // the page or are overwritten by the next keys'.
+            unsafe {
+                multiply::<V>(keys, queries, pad, partial, STRIDE, true);
+                for column in 0..columns {
+                    let to = &mut s.scores[(row + column) * PAGE_LEN..][first..PAGE_LEN];
+                    let from = partial.add(column * STRIDE);
+                    (count..count.next_multiple_of(16)).for_each(|i| V::splat(0.0).store(from.add(16 * i)));
+                    assert!(to.len() >= count.next_multiple_of(16));
+                    V::sums(from, count, to.as_mut_ptr());
+                    to[..count].iter_mut().for_each(|v| *v *= call.shape.scale);
+                }
             }
         }
     }
-    for scores in s.scores.chunks_exact_mut(PAGE_LEN).take(rows) {
+    place_scores(call.shape, slots, &mut s.scores[..rows * PAGE_LEN]);
+}
+
+/// Caps scores and moves them to the places of their positions.
+#[inline(always)] // for the caller's instruction set
+fn place_scores(shape: &Shape, slots: &Slots, scores: &mut [f32]) {
+    let count = slots.count;
+    for scores in scores.chunks_exact_mut(PAGE_LEN) {
         if let Some(cap) = shape.softcap {
             scores[..count].iter_mut().for_each(|v| *v = cap * crate::ops::tanh(*v / cap));
         }
@@ -378,27 +395,42 @@ unsafe fn take_scores<V: Sums>(
     }
 }
 
-/// Adds the page's values to each row, in rising position and only those that the row sees.
+/// Adds the page's values to each row, in rising position and only those that the row sees. Some values are
+/// unpacked at a time, where they are not the keys.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set.
 #[inline(always)]
-unsafe fn add_values<V: Sums>(call: &Call, tile: &Tile, seen: &Seen, slots: &Slots, s: &mut Scratch, acc: &mut [f32]) {
-    let (values, stride) = match shared_values(call) {
-        true => (&s.keys, padded(call.shape.key_dim)),
-        false => (&s.values, padded(call.shape.value_dim)),
+unsafe fn add_values<V: Sums>(call: &Call, tile: &Tile, seen: &Seen, here: &Page, s: &mut Scratch, acc: &mut [f32]) {
+    let (shared, count) = (shared_values(call), here.slots.count);
+    let (stride, step) = match shared {
+        true => (padded(call.shape.key_dim), PAGE_LEN),
+        false => (padded(call.shape.value_dim), ROW_STEP),
     };
     let (rows, width) = (tile.rows(), acc.len() / tile.rows());
-    assert!(values.len() >= slots.count * stride && width <= stride && s.scores.len() >= rows * PAGE_LEN);
-    runs_of(tile, seen, slots, &mut s.runs);
-    for run in &s.runs {
-        // SAFETY: sizes were checked above; the instruction set is the caller's promise.
-        unsafe {
-            let start = s.scores.as_ptr().add(run.row * PAGE_LEN);
-            let list = &slots.list[run.from..run.to];
-            let weights = Weights { start, stride: PAGE_LEN, rows: run.rows, slots: list };
-            let values = values.as_ptr().add(run.from * stride);
-            add_weighted::<V>(acc.as_mut_ptr().add(run.row * width), weights, values, stride, width);
+    let values = if shared { &mut s.keys } else { &mut s.values };
+    let values = room(values, step * stride);
+    assert!(width <= stride && s.scores.len() >= rows * PAGE_LEN);
+    runs_of(tile, seen, &here.slots, &mut s.runs);
+    for first in (0..count).step_by(step) {
+        let last = count.min(first + step);
+        if !shared {
+            let (plane, cols) = values_of(call, tile);
+            here.load(tile, plane, cols, first..last, values, stride);
+        }
+        for run in &s.runs {
+            let (from, to) = (run.from.max(first), run.to.min(last));
+            if from < to {
+                let list = &here.slots.list[from..to];
+                // SAFETY: the run's rows are the tile's, `values` holds those from `first` to `last`; the
+                // instruction set is the caller's promise.
+                unsafe {
+                    let start = s.scores.as_ptr().add(run.row * PAGE_LEN);
+                    let weights = Weights { start, stride: PAGE_LEN, rows: run.rows, slots: list };
+                    let from = values.as_ptr().add((from - first) * stride);
+                    add_weighted::<V>(acc.as_mut_ptr().add(run.row * width), weights, from, stride, width);
+                }
+            }
         }
     }
 }
