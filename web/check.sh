@@ -8,6 +8,7 @@ if grep -n '"resolved"' package-lock.json; then
     echo "web: package-lock.json names registry hosts: run 'npm install --package-lock-only' with the .npmrc here" >&2
     exit 1
 fi
+npx prettier --check --log-level warn .
 npx tsc --noEmit
 npx vitest run
 fresh="$(mktemp -d)"

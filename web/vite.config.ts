@@ -27,16 +27,26 @@ function licences(): Plugin {
         const hit = /node_modules\/((?:@[^/]+\/)?[^/]+)\//u.exec(id.split('\0').pop()!);
         if (hit !== null) names.add(hit[1]!);
       }
-      for (const font of ['@fontsource/ibm-plex-sans', '@fontsource/ibm-plex-sans-arabic', '@fontsource/ibm-plex-mono']) names.add(font);
+      for (const font of ['@fontsource/ibm-plex-sans', '@fontsource/ibm-plex-sans-arabic', '@fontsource/ibm-plex-mono'])
+        names.add(font);
       const texts = [...names].sort().map((name) => {
         const folder = join(import.meta.dirname, 'node_modules', name);
-        const about = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { version: string; license: string };
-        const file = readdirSync(folder).sort().find((entry) => /^licen[cs]e/iu.test(entry));
+        const about = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as {
+          version: string;
+          license: string;
+        };
+        const file = readdirSync(folder)
+          .sort()
+          .find((entry) => /^licen[cs]e/iu.test(entry));
         if (file === undefined || !existsSync(join(folder, file))) this.error(`${name} has no licence file`);
         const rule = '-'.repeat(78);
         return `${rule}\n${name} ${about.version} (${about.license})\n${rule}\n${readFileSync(join(folder, file!), 'utf8').replace(/\r\n?/gu, '\n').trim()}\n`;
       });
-      this.emitFile({ type: 'asset', fileName: 'licenses.txt', source: `Parts of this page by others, and their licences.\n\n${texts.join('\n')}` });
+      this.emitFile({
+        type: 'asset',
+        fileName: 'licenses.txt',
+        source: `Parts of this page by others, and their licences.\n\n${texts.join('\n')}`,
+      });
     },
   };
 }
@@ -46,6 +56,8 @@ export default defineConfig({
   plugins: [onlyWoff2(), licences()],
   build: {
     target: 'es2022',
+    // Browsers that know light-dark() and :dir(): lowered, both would follow the language of the page, not the text's.
+    cssTarget: ['chrome123', 'safari17.5', 'firefox120'],
     outDir: 'dist',
     assetsInlineLimit: 0,
     cssCodeSplit: true,

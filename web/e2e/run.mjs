@@ -21,10 +21,13 @@ const browser = await openBrowser();
 const last = '.message.assistant:last-child';
 const answerText = (page) => page.locator(`${last} .md`).innerText();
 const messages = (page) => page.locator('.message').count();
-const goTo = (page, hash) => page.evaluate((h) => { location.hash = h; }, hash);
+const goTo = (page, hash) =>
+  page.evaluate((h) => {
+    location.hash = h;
+  }, hash);
 
 const tests = {
-  async 'a suggestion is answered, with reasoning, figures and the verifier\'s mark'() {
+  async "a suggestion is answered, with reasoning, figures and the verifier's mark"() {
     const { page, done } = await visit(fast);
     await page.getByRole('button', { name: /Use 3, 5, 8 and 12/u }).click();
     await page.waitForSelector(`${last} > footer`);
@@ -118,7 +121,10 @@ const tests = {
     await page.getByRole('link', { name: 'Harbours and piers' }).waitFor();
     const markdown = await menu('Harbours', 'Export as Markdown');
     assert.equal(markdown.suggestedFilename(), 'Harbours and piers.md');
-    assert.match(readFileSync(await markdown.path(), 'utf8'), /^# Harbours and piers\n\n## You\n\na chat about harbours/u);
+    assert.match(
+      readFileSync(await markdown.path(), 'utf8'),
+      /^# Harbours and piers\n\n## You\n\na chat about harbours/u,
+    );
     const json = await menu('Harbours', 'Export as JSON');
     const file = await json.path();
     assert.equal(JSON.parse(readFileSync(file, 'utf8')).format, 'fathom-chats-1');
@@ -129,7 +135,9 @@ const tests = {
     await page.keyboard.press('Control+,');
     await page.locator('dialog input[type=file]').setInputFiles(file);
     await page.getByText('1 chat imported.').waitFor();
-    await page.locator('dialog input[type=file]').setInputFiles({ name: 'x.json', mimeType: 'application/json', buffer: Buffer.from('{"no":1}') });
+    await page
+      .locator('dialog input[type=file]')
+      .setInputFiles({ name: 'x.json', mimeType: 'application/json', buffer: Buffer.from('{"no":1}') });
     await page.getByText('This file holds no chats').waitFor();
     await page.keyboard.press('Escape');
     await page.getByRole('link', { name: 'Harbours and piers' }).click();
@@ -140,13 +148,21 @@ const tests = {
 
   async 'errors say what to do'() {
     const { page, done } = await visit(fast);
-    const table = [['#401', /valid API key/u, 'Open settings'], ['#402', /balance of this key/u, 'See usage'], ['#413', /too large/u, null], ['#422', /temperature is 3/u, null],
-      ['#500', /had an error/u, 'Try again'], ['#503', /busy/u, null], ['#midway', /engine was stopped/u, 'Continue']];
+    const table = [
+      ['#401', /valid API key/u, 'Open settings'],
+      ['#402', /balance of this key/u, 'See usage'],
+      ['#413', /too large/u, null],
+      ['#422', /temperature is 3/u, null],
+      ['#500', /had an error/u, 'Try again'],
+      ['#503', /busy/u, null],
+      ['#midway', /engine was stopped/u, 'Continue'],
+    ];
     for (const [word, text, button] of table) {
       await goTo(page, '#/');
       await ask(page, `${word} ${Math.random()}`, '.message .problem');
       assert.match(await page.locator('.message .problem').innerText(), text);
-      if (button !== null) assert.equal(await page.locator('.message .problem').getByRole('button', { name: button }).count(), 1, word);
+      if (button !== null)
+        assert.equal(await page.locator('.message .problem').getByRole('button', { name: button }).count(), 1, word);
     }
     await goTo(page, '#/');
     await ask(page, '#429', '.message .problem');
@@ -164,21 +180,39 @@ const tests = {
 
   async 'Arabic: the page turns round, blocks have their own direction, code and sums stay'() {
     const { page, done } = await visit(fast, { locale: 'ar-EG' });
-    assert.deepEqual(await page.evaluate(() => [document.documentElement.lang, document.documentElement.dir]), ['ar', 'rtl']);
+    assert.deepEqual(await page.evaluate(() => [document.documentElement.lang, document.documentElement.dir]), [
+      'ar',
+      'rtl',
+    ]);
     await page.getByRole('button', { name: /اشترت سلمى/u }).click();
     await page.waitForSelector(`${last} > footer`);
     await page.waitForSelector('.katex');
     assert.equal(await page.locator(`${last} .md > p`).first().getAttribute('dir'), 'rtl');
     assert.equal(await page.locator(`${last} .md > p bdi`).first().innerText(), '3 × 12 = 36');
     assert.equal(await page.locator('.code').evaluate((node) => getComputedStyle(node).direction), 'ltr');
-    assert.equal(await page.locator('.katex').first().evaluate((node) => getComputedStyle(node).direction), 'ltr');
-    const order = await page.locator(`${last} .md > p bdi`).first().evaluate((node) => {
-      const range = document.createRange();
-      const at = (i) => { range.setStart(node.firstChild, i); range.setEnd(node.firstChild, i + 1); return range.getBoundingClientRect().left; };
-      return at(0) < at(node.textContent.length - 1);
-    });
+    assert.equal(
+      await page
+        .locator('.katex')
+        .first()
+        .evaluate((node) => getComputedStyle(node).direction),
+      'ltr',
+    );
+    const order = await page
+      .locator(`${last} .md > p bdi`)
+      .first()
+      .evaluate((node) => {
+        const range = document.createRange();
+        const at = (i) => {
+          range.setStart(node.firstChild, i);
+          range.setEnd(node.firstChild, i + 1);
+          return range.getBoundingClientRect().left;
+        };
+        return at(0) < at(node.textContent.length - 1);
+      });
     assert.ok(order, 'the first figure of a sum stands left of the last');
-    const side = await page.evaluate(() => document.querySelector('.sidebar').getBoundingClientRect().left > innerWidth / 2);
+    const side = await page.evaluate(
+      () => document.querySelector('.sidebar').getBoundingClientRect().left > innerWidth / 2,
+    );
     assert.ok(side);
     await ask(page, 'Show me quicksort');
     assert.equal(await page.locator(`${last} .md > p`).first().getAttribute('dir'), 'ltr');
@@ -223,19 +257,44 @@ const tests = {
     await again.close();
   },
 
+  async 'a browser without storage says so and still chats'() {
+    const { page, done } = await visit(fast, {}, () => {
+      Object.defineProperty(window, 'indexedDB', { value: undefined });
+      Object.defineProperty(window, 'localStorage', {
+        get: () => {
+          throw new Error('denied');
+        },
+      });
+    });
+    await ask(page, 'hello');
+    await page.getByText('This browser could not store the chat.').first().waitFor();
+    await ask(page, 'again');
+    assert.equal(await messages(page), 4);
+    await done();
+  },
+
   async 'nothing a model writes runs or loads'() {
     const { page, done } = await visit(fast);
     await ask(page, '#xss');
     await page.waitForTimeout(300);
     assert.equal(await page.evaluate(() => window.__pwned), undefined);
     assert.equal(await page.locator('.md img, .md script, .md iframe').count(), 0);
-    assert.deepEqual(await page.locator('.md a').evaluateAll((links) => links.map((link) => [link.getAttribute('href'), link.rel])), [['https://evil.example/a', 'noopener noreferrer nofollow']]);
+    assert.deepEqual(
+      await page.locator('.md a').evaluateAll((links) => links.map((link) => [link.getAttribute('href'), link.rel])),
+      [['https://evil.example/a', 'noopener noreferrer nofollow']],
+    );
     await done();
   },
 
   async 'the keyboard alone is enough'() {
     const { page, done } = await visit(fast);
-    const focus = () => page.evaluate(() => document.activeElement?.id || document.activeElement?.getAttribute('aria-label') || document.activeElement?.textContent);
+    const focus = () =>
+      page.evaluate(
+        () =>
+          document.activeElement?.id ||
+          document.activeElement?.getAttribute('aria-label') ||
+          document.activeElement?.textContent,
+      );
     assert.equal(await focus(), 'composer');
     await page.keyboard.type('one');
     await page.keyboard.press('Shift+Enter');
@@ -253,6 +312,7 @@ const tests = {
     assert.equal(await focus(), 'one two');
     await page.keyboard.press('Tab');
     await page.keyboard.press('Enter');
+    await page.waitForSelector('[role=menuitem]');
     assert.equal(await focus(), 'Rename');
     await page.keyboard.press('ArrowUp');
     assert.equal(await focus(), 'Delete');
@@ -271,8 +331,15 @@ const tests = {
         if (node === null || node === document.body) return null;
         const style = getComputedStyle(node);
         const around = node.closest('.search, .composer');
-        const seen = style.outlineStyle !== 'none' || (around !== null && (getComputedStyle(around).outlineStyle !== 'none' || getComputedStyle(around).boxShadow !== 'none'));
-        return { seen, name: node.getAttribute('aria-label') || node.textContent.trim() || node.getAttribute('title'), html: node.outerHTML.slice(0, 120) };
+        const seen =
+          style.outlineStyle !== 'none' ||
+          (around !== null &&
+            (getComputedStyle(around).outlineStyle !== 'none' || getComputedStyle(around).boxShadow !== 'none'));
+        return {
+          seen,
+          name: node.getAttribute('aria-label') || node.textContent.trim() || node.getAttribute('title'),
+          html: node.outerHTML.slice(0, 120),
+        };
       });
       if (stop === null) continue;
       assert.ok(stop.seen, `no visible focus on ${stop.html}`);
@@ -289,8 +356,65 @@ const tests = {
     assert.equal(await log.getAttribute('aria-live'), 'polite');
     assert.match(await log.innerText(), /The answer is complete\./u);
     const tree = await page.locator('body').ariaSnapshot();
-    for (const part of ['navigation "Chats"', 'main', 'article "You wrote"', 'article "nano answered"', 'textbox "Message"', 'button "Send"', 'button "Copy"']) assert.ok(tree.includes(part), part);
+    for (const part of [
+      'navigation "Chats"',
+      'main',
+      'article "You wrote"',
+      'article "nano answered"',
+      'textbox "Message"',
+      'button "Send"',
+      'button "Copy"',
+    ])
+      assert.ok(tree.includes(part), part);
     await done();
+  },
+
+  async 'the rules of accessibility hold (axe), in both languages and themes'() {
+    const axe = readFileSync(new URL('../node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
+    for (const [locale, colorScheme] of [
+      ['en-GB', 'light'],
+      ['ar-EG', 'dark'],
+      ['en-GB', 'dark'],
+      ['ar-EG', 'light'],
+    ]) {
+      const { page, done } = await visit(fast, { locale, colorScheme, reducedMotion: 'reduce' });
+      const rules = async (where) => {
+        await page.waitForTimeout(150);
+        await page.evaluate(axe);
+        const found = await page.evaluate(async () =>
+          (await window.axe.run(document, { resultTypes: ['violations'] })).violations.map(
+            (v) => `${v.id}: ${v.nodes.map((node) => node.html.slice(0, 160)).join(' | ')}`,
+          ),
+        );
+        assert.deepEqual(found, [], `${where}, ${locale}, ${colorScheme}`);
+      };
+      await rules('first visit');
+      await ask(page, 'Use 3, 5, 8 and 12 to make 24.');
+      await page.waitForSelector('.katex');
+      await page.locator('.reasoning > button').click();
+      await page.locator('.figures summary').click();
+      await rules('an answer');
+      await ask(page, 'Show me quicksort');
+      await page.waitForSelector('.h-keyword');
+      await ask(page, '#429 #xss', `${last} .problem`);
+      await rules('code, table, problem');
+      await page.locator('.chip').click();
+      await rules('thinking');
+      await page.keyboard.press('Escape');
+      await page.keyboard.press('Control+,');
+      await rules('settings');
+      await page.keyboard.press('Escape');
+      await page.locator('.head .right button').first().click();
+      await rules('chat settings');
+      await page.keyboard.press('Escape');
+      await page.evaluate(() => {
+        location.hash = '#/usage';
+      });
+      await page.waitForSelector('.plot');
+      await page.locator('.table summary').click();
+      await rules('usage');
+      await done();
+    }
   },
 
   async 'text files are dropped into a message; others are refused'() {
@@ -299,14 +423,18 @@ const tests = {
       const data = new DataTransfer();
       data.items.add(new File(['let x = 1;\n'], 'code.js'));
       data.items.add(new File([new Uint8Array([0, 1, 2, 255])], 'picture.png'));
-      for (const type of ['dragenter', 'dragover', 'drop']) document.body.dispatchEvent(new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true }));
+      for (const type of ['dragenter', 'dragover', 'drop'])
+        document.body.dispatchEvent(new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true }));
     });
     await page.getByText('picture.png is not a text file.').waitFor();
     await page.locator('.composer .files', { hasText: 'code.js' }).waitFor();
     await page.fill('#composer', 'What does it do?');
     await page.keyboard.press('Enter');
     await page.waitForSelector(`${last} > footer`);
-    assert.equal(fast.state.requests.at(-1).messages[0].content, 'code.js:\n```js\nlet x = 1;\n```\n\nWhat does it do?');
+    assert.equal(
+      fast.state.requests.at(-1).messages[0].content,
+      'code.js:\n```js\nlet x = 1;\n```\n\nWhat does it do?',
+    );
     await done();
   },
 
@@ -322,8 +450,18 @@ const tests = {
     await page.keyboard.press('Escape');
     await ask(page, 'hello');
     const { messages: sent, stream, stream_options, ...rest } = fast.state.requests.at(-1);
-    assert.deepEqual(sent, [{ role: 'system', content: 'Answer in one word.' }, { role: 'user', content: 'hello' }]);
-    assert.deepEqual([stream, stream_options, rest], [true, { include_usage: true }, { model: 'nano', temperature: 0.3, max_tokens: 99, seed: 7, thinking: { type: 'enabled', budget_tokens: 256 } }]);
+    assert.deepEqual(sent, [
+      { role: 'system', content: 'Answer in one word.' },
+      { role: 'user', content: 'hello' },
+    ]);
+    assert.deepEqual(
+      [stream, stream_options, rest],
+      [
+        true,
+        { include_usage: true },
+        { model: 'nano', temperature: 0.3, max_tokens: 99, seed: 7, thinking: { type: 'enabled', budget_tokens: 256 } },
+      ],
+    );
     await goTo(page, '#/');
     await page.locator('select.model').selectOption('deepseek-v2-lite');
     await ask(page, 'again');
@@ -375,11 +513,15 @@ const tests = {
     for (let i = 0; i < 3; i++) await ask(page, `#long ${i}`);
     await page.evaluate(() => {
       window.__tasks = [];
-      new PerformanceObserver((list) => window.__tasks.push(...list.getEntries().map((entry) => entry.duration))).observe({ type: 'longtask' });
+      new PerformanceObserver((list) =>
+        window.__tasks.push(...list.getEntries().map((entry) => entry.duration)),
+      ).observe({ type: 'longtask' });
     });
     await ask(page, '#long once more');
     const tasks = await page.evaluate(() => window.__tasks);
-    console.log(`      tasks over 50 ms while 17,000 characters streamed: ${tasks.length}${tasks.length ? `, longest ${Math.round(Math.max(...tasks))} ms` : ''}`);
+    console.log(
+      `      tasks over 50 ms while 17,000 characters streamed: ${tasks.length}${tasks.length ? `, longest ${Math.round(Math.max(...tasks))} ms` : ''}`,
+    );
     assert.equal(await page.locator(`${last} .md > p`).count(), 60);
     await done();
   },
@@ -389,7 +531,9 @@ const tests = {
     await ask(page, 'Show me quicksort');
     await page.waitForSelector('.katex');
     await page.locator('.figures summary').click();
-    const wide = await page.evaluate(() => document.querySelector('.scroller').scrollWidth - document.querySelector('.scroller').clientWidth);
+    const wide = await page.evaluate(
+      () => document.querySelector('.scroller').scrollWidth - document.querySelector('.scroller').clientWidth,
+    );
     assert.ok(wide <= 0, `${wide} px too wide`);
     assert.equal(await page.locator('.sidebar').isVisible(), false);
     await page.getByRole('button', { name: 'Chats' }).click();
@@ -399,8 +543,8 @@ const tests = {
   },
 };
 
-async function visit(mock, options) {
-  const { page, context, trouble } = await newPage(browser, mock, options);
+async function visit(mock, options, before) {
+  const { page, context, trouble } = await newPage(browser, mock, options, before);
   page.setDefaultTimeout(10_000);
   open = { page, context };
   const done = async () => {

@@ -33,13 +33,17 @@ const scenes = {
     await ask(page, 'Show me quicksort');
     await page.waitForSelector('.katex');
     await page.waitForSelector('.h-keyword');
-    await page.locator('.scroller').evaluate((node) => { node.scrollTop = 0; });
+    await page.locator('.scroller').evaluate((node) => {
+      node.scrollTop = 0;
+    });
   },
   async arabic(page) {
     await ask(page, 'اشترت سلمى 3 علب أقلام، في كل علبة 12 قلمًا، ثم أعطت أخاها 9 أقلام. كم قلمًا بقي معها؟');
     await page.waitForSelector('.katex');
     await page.locator('.reasoning > button').first().click();
-    await page.locator('.scroller').evaluate((node) => { node.scrollTop = 0; });
+    await page.locator('.scroller').evaluate((node) => {
+      node.scrollTop = 0;
+    });
   },
   async problems(page) {
     await ask(page, '#429 please', '.problem');
@@ -58,9 +62,12 @@ const scenes = {
   async history(page) {
     for (const text of ['Who are you?', 'What is 4817 + 2965?', 'من أنت؟']) {
       await ask(page, text);
-      await page.evaluate(() => { location.hash = '#/'; });
+      await page.evaluate(() => {
+        location.hash = '#/';
+      });
     }
-    if (await page.locator('.head button[aria-controls]').count()) await page.locator('.head button[aria-controls]').click();
+    if (await page.locator('.head button[aria-controls]').count())
+      await page.locator('.head button[aria-controls]').click();
     await page.waitForTimeout(400);
     await page.locator('.rows .menu button').first().click({ force: true });
   },
@@ -77,7 +84,9 @@ const scenes = {
     await page.locator('.popover input[type=range]').fill('3');
   },
   async usage(page) {
-    await page.evaluate(() => { location.hash = '#/usage'; });
+    await page.evaluate(() => {
+      location.hash = '#/usage';
+    });
     await page.waitForSelector('.plot');
     await page.locator('.table summary').click();
   },

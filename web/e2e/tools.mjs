@@ -11,15 +11,22 @@ export function openBrowser() {
   return chromium.launch({
     executablePath: browserPath,
     args: [
-      '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-      '--disable-component-update', '--disable-sync',
+      '--headless',
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
     ],
   });
 }
 
 /** A fresh visitor. `trouble` collects errors, refused content and requests to anywhere but the server. */
-export async function newPage(browser, mock, options = {}, hash = '') {
+export async function newPage(browser, mock, options = {}, before = undefined) {
   const context = await browser.newContext({ locale: 'en-GB', viewport: { width: 1280, height: 800 }, ...options });
+  if (before !== undefined) await context.addInitScript(before);
   const page = await context.newPage();
   const trouble = [];
   page.on('pageerror', (error) => trouble.push(`error: ${error.message}`));
@@ -31,9 +38,11 @@ export async function newPage(browser, mock, options = {}, hash = '') {
     const url = request.url();
     if (!url.startsWith(mock.url) && !url.startsWith('blob:')) trouble.push(`request: ${url}`);
   });
-  await page.goto(`${mock.url}/${hash}`);
+  await page.goto(`${mock.url}/`);
   await page.waitForSelector('#composer, .usage, .blank');
-  await page.waitForFunction(() => document.querySelector('select.model') !== null || document.querySelector('.blank') !== null);
+  await page.waitForFunction(
+    () => document.querySelector('select.model') !== null || document.querySelector('.blank') !== null,
+  );
   return { page, context, trouble };
 }
 

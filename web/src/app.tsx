@@ -24,16 +24,31 @@ export function App() {
   const dropping = useDrop();
   return (
     <>
-      <a class="skip" href="#composer" onClick={(event) => { event.preventDefault(); document.getElementById('composer')?.focus(); }}>{w.skip}</a>
+      {route.value.view === 'chat' && (
+        <a
+          class="skip"
+          href="#composer"
+          onClick={(event) => {
+            event.preventDefault();
+            document.getElementById('composer')?.focus();
+          }}
+        >
+          {w.skip}
+        </a>
+      )}
       <div class="shell">
         <Sidebar narrow={narrow} />
-        {narrow && drawer.value && <div class="shade" onClick={() => drawer.value = false} />}
+        {narrow && drawer.value && <div class="shade" onClick={() => (drawer.value = false)} />}
         <div class="view" inert={narrow && drawer.value}>
           <Banners />
           {route.value.view === 'usage' ? <UsageView narrow={narrow} /> : <ChatView narrow={narrow} />}
         </div>
       </div>
-      {dropping && <div class="drop" aria-hidden="true">{w.dropHere}</div>}
+      {dropping && (
+        <div class="drop" aria-hidden="true">
+          {w.dropHere}
+        </div>
+      )}
       <Dialogs />
       <Announcer />
     </>
@@ -45,7 +60,12 @@ function Banners() {
     <>
       {infoProblem.value !== null && <ProblemNotice problem={infoProblem.value} retry={() => void loadInfo()} />}
       {saveProblem.value !== null && (
-        <ProblemNotice problem={saveProblem.value} retry={() => { if (current.value != null) void flush(current.value.peek().id); }} />
+        <ProblemNotice
+          problem={saveProblem.value}
+          retry={() => {
+            if (current.value != null) void flush(current.value.peek().id);
+          }}
+        />
       )}
     </>
   );
@@ -87,11 +107,11 @@ function actionOf(event: KeyboardEvent, control: boolean, writing: boolean): (()
     };
   }
   if (control && event.shiftKey && event.code === 'KeyO') return () => go({ view: 'chat', id: null });
-  if (control && event.code === 'Comma') return () => dialog.value = 'settings';
+  if (control && event.code === 'Comma') return () => (dialog.value = 'settings');
   if (event.key === 'Escape' && currentId.peek() !== null) return () => stop(currentId.peek()!);
   if (control || writing) return null;
   if (event.key === '/') return () => document.getElementById('composer')?.focus();
-  if (event.key === '?') return () => dialog.value = 'keys';
+  if (event.key === '?') return () => (dialog.value = 'keys');
   return null;
 }
 

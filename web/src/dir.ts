@@ -6,13 +6,17 @@
 
 export type Dir = 'ltr' | 'rtl';
 
-const STRONG = /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\u200F\u061C]|\p{L}|\u200E/u;
+const STRONG =
+  /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\u200F\u061C]|\p{L}|\u200E/u;
 const RTL = /^[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\u200F\u061C]$/u;
 
 /** The direction of the first strong character; null when there is none. Arabic digits are not strong. */
 export function firstStrong(text: string): Dir | null {
   // Marks and digits of the Arabic script are not letters and carry no direction of their own.
-  const plain = text.replace(/[\u0600-\u0607\u0609\u060A\u060C\u060E-\u061A\u064B-\u0669\u06DE\u06E9\u06F0-\u06F9]/gu, ' ');
+  const plain = text.replace(
+    /[\u0600-\u0607\u0609\u060A\u060C\u060E-\u061A\u064B-\u0669\u06DE\u06E9\u06F0-\u06F9]/gu,
+    ' ',
+  );
   const hit = STRONG.exec(plain);
   if (hit === null) return null;
   return RTL.test(hit[0]) ? 'rtl' : 'ltr';
@@ -88,12 +92,21 @@ function trim(run: Part[]): [Part[], Part[], Part[]] {
     else if (part.kind === 'close' && depth > 0) depth--;
     else if (part.kind === 'close') lost++;
   }
-  while (from < to && (run[from]!.kind === 'space' || run[from]!.kind === 'close' || (run[from]!.kind === 'sign' && !signed(from)) || (run[from]!.kind === 'open' && depth > 0))) {
+  while (
+    from < to &&
+    (run[from]!.kind === 'space' ||
+      run[from]!.kind === 'close' ||
+      (run[from]!.kind === 'sign' && !signed(from)) ||
+      (run[from]!.kind === 'open' && depth > 0))
+  ) {
     if (run[from]!.kind === 'open') depth--;
     if (run[from]!.kind === 'close') lost--;
     from++;
   }
-  while (to > from && (run[to - 1]!.kind === 'space' || run[to - 1]!.kind === 'open' || (run[to - 1]!.kind === 'close' && lost > 0))) {
+  while (
+    to > from &&
+    (run[to - 1]!.kind === 'space' || run[to - 1]!.kind === 'open' || (run[to - 1]!.kind === 'close' && lost > 0))
+  ) {
     if (run[to - 1]!.kind === 'close') lost--;
     to--;
   }

@@ -10,7 +10,9 @@ import { place, startSettings } from './state/settings.ts';
 import './styles/fonts.css';
 import './styles/page.css';
 import './styles/parts.css';
+import './styles/chat.css';
 import './styles/text.css';
+import './styles/usage.css';
 
 startSettings();
 startChats();

@@ -1,11 +1,33 @@
 import { describe, expect, it } from 'vitest';
 import {
-  ROOT, append, branchOff, matches, merge, newChat, newId, path, pathTo, promptText, settle, titleOf, turn, update, versions, wireMessages,
+  ROOT,
+  addFigures,
+  append,
+  branchOff,
+  matches,
+  merge,
+  newChat,
+  newId,
+  path,
+  pathTo,
+  promptText,
+  settle,
+  titleOf,
+  turn,
+  update,
+  versions,
+  wireMessages,
 } from '../src/chat/model.ts';
 import type { Chat, Message } from '../src/chat/model.ts';
 import { checkChat, checkSettings, fileName, fromJson, toJson, toMarkdown } from '../src/chat/transfer.ts';
 
-function message(id: string, parent: string, role: 'user' | 'assistant', content: string, more: Partial<Message> = {}): Message {
+function message(
+  id: string,
+  parent: string,
+  role: 'user' | 'assistant',
+  content: string,
+  more: Partial<Message> = {},
+): Message {
   return { id, parent, role, content, created: 1, status: 'done', ...more };
 }
 
@@ -51,7 +73,11 @@ describe('branches', () => {
 
   it('ends on circles and on lost messages', () => {
     const chat = grown();
-    const circle: Chat = { ...chat, messages: { ...chat.messages, q1: { ...chat.messages.q1!, parent: 'a1' } }, children: { [ROOT]: ['q1'], q1: ['a1'], a1: ['q1'] } };
+    const circle: Chat = {
+      ...chat,
+      messages: { ...chat.messages, q1: { ...chat.messages.q1!, parent: 'a1' } },
+      children: { [ROOT]: ['q1'], q1: ['a1'], a1: ['q1'] },
+    };
     expect(ids(path(circle))).toBe('q1 a1');
     expect(pathTo(circle, 'a1').length).toBeLessThanOrEqual(2);
     expect(path({ ...chat, children: { [ROOT]: ['gone'] } })).toEqual([]);
@@ -76,7 +102,11 @@ describe('branches', () => {
   it('merges two copies without losing a message of either', () => {
     const base = grown();
     const left = { ...append(base, message('q3', 'a1b', 'user', 'left')), updated: 5 };
-    const right = { ...append(update(base, 'a2', { content: 'second answer, longer' }), message('q4', 'a1b', 'user', 'right')), title: 'renamed', updated: 7 };
+    const right = {
+      ...append(update(base, 'a2', { content: 'second answer, longer' }), message('q4', 'a1b', 'user', 'right')),
+      title: 'renamed',
+      updated: 7,
+    };
     for (const merged of [merge(left, right), merge(right, left)]) {
       expect(Object.keys(merged.messages).sort()).toEqual(['a1', 'a1b', 'a2', 'a2b', 'q1', 'q1b', 'q2', 'q3', 'q4']);
       expect(merged.children.a1b).toEqual(['q3', 'q4']);
@@ -95,19 +125,34 @@ describe('branches', () => {
 
 describe('what the model reads', () => {
   it('sends the shown path, the system prompt first, reasoning left out', () => {
-    const shown = [message('q', ROOT, 'user', 'hello'), message('a', 'q', 'assistant', 'hi', { reasoning: 'a greeting' }), message('e', 'a', 'assistant', ''), message('q2', 'e', 'user', 'again')];
+    const shown = [
+      message('q', ROOT, 'user', 'hello'),
+      message('a', 'q', 'assistant', 'hi', { reasoning: 'a greeting' }),
+      message('e', 'a', 'assistant', ''),
+      message('q2', 'e', 'user', 'again'),
+    ];
     expect(wireMessages(shown, { system: '  be kind ' }, false)).toEqual([
-      { role: 'system', content: 'be kind' }, { role: 'user', content: 'hello' }, { role: 'assistant', content: 'hi' }, { role: 'user', content: 'again' },
+      { role: 'system', content: 'be kind' },
+      { role: 'user', content: 'hello' },
+      { role: 'assistant', content: 'hi' },
+      { role: 'user', content: 'again' },
     ]);
   });
 
   it('continues a cut answer with what arrived, reasoning too', () => {
     const shown = [message('q', ROOT, 'user', 'hello'), message('a', 'q', 'assistant', '', { reasoning: 'a gre' })];
-    expect(wireMessages(shown, {}, true).at(-1)).toEqual({ role: 'assistant', content: '', prefix: true, reasoning_content: 'a gre' });
+    expect(wireMessages(shown, {}, true).at(-1)).toEqual({
+      role: 'assistant',
+      content: '',
+      prefix: true,
+      reasoning_content: 'a gre',
+    });
   });
 
   it('puts files in fences that their text cannot close', () => {
-    const text = promptText(message('q', ROOT, 'user', 'what is this?', { attachments: [{ name: 'a.md', text: '```js\nx\n```\n````' }] }));
+    const text = promptText(
+      message('q', ROOT, 'user', 'what is this?', { attachments: [{ name: 'a.md', text: '```js\nx\n```\n````' }] }),
+    );
     expect(text).toBe('a.md:\n`````md\n```js\nx\n```\n````\n`````\n\nwhat is this?');
   });
 
@@ -122,13 +167,44 @@ describe('what the model reads', () => {
   it('finds chats by all words, in any message of any branch, case aside', () => {
     expect(matches(grown(), 'SECOND again')).toBe(true);
     expect(matches(grown(), 'second nowhere')).toBe(false);
+    const arabic = append(newChat({}, 1), message('q', ROOT, 'user', 'أعطت أخاها ٩ أقلامٍ مكتبةً على الطاولة؛ Café'));
+    for (const query of ['اقلام', 'أقلام', 'مكتبه', 'علي', 'cafe', 'اخاها الطاولة'])
+      expect(matches(arabic, query), query).toBe(true);
+  });
+
+  it('adds up an answer that was written in two goes', () => {
+    const first = message('a', ROOT, 'assistant', 'x', {
+      usage: { prompt_tokens: 9, completion_tokens: 4, completion_tokens_details: { reasoning_tokens: 3 } },
+      measured: { cost: '0.000002', decode_seconds: 1, joules: 2, tokens_per_second: 5 },
+    });
+    const second = {
+      usage: { prompt_tokens: 13, completion_tokens: 6, total_tokens: 19 },
+      measured: { cost: '0.000003', decode_seconds: 2, joules: 1, tokens_per_second: 7 },
+    };
+    expect(addFigures(first, second)).toEqual({
+      usage: {
+        prompt_tokens: 9,
+        prompt_cache_hit_tokens: undefined,
+        completion_tokens: 10,
+        total_tokens: 19,
+        completion_tokens_details: { reasoning_tokens: 3 },
+      },
+      measured: { cost: '0.000005', decode_seconds: 3, prompt_seconds: 0, joules: 3, tokens_per_second: 7 },
+    });
+    expect(addFigures(message('a', ROOT, 'assistant', 'x'), second)).toBe(second);
   });
 });
 
 describe('files of chats', () => {
-  const rich = (): Chat => update({ ...grown(), title: 'رحلة' }, 'a1', {
-    reasoning: 'hm', model: 'nano', usage: { completion_tokens: 3 }, measured: { cost: '0.1', verdict: { ok: true } }, problem: { kind: 'rate', detail: 'x' }, reasoningSeconds: 2.5,
-  });
+  const rich = (): Chat =>
+    update({ ...grown(), title: 'رحلة' }, 'a1', {
+      reasoning: 'hm',
+      model: 'nano',
+      usage: { completion_tokens: 3 },
+      measured: { cost: '0.1', verdict: { ok: true } },
+      problem: { kind: 'rate', detail: 'x' },
+      reasoningSeconds: 2.5,
+    });
 
   it('come back equal', () => {
     const chats = [rich(), grown()];
@@ -138,10 +214,25 @@ describe('files of chats', () => {
   });
 
   it('of version 1 and plain lists of messages become chats of today', () => {
-    const old = { version: 1, id: 'chat-0001', title: 'old', created: 5, updated: 6, model: 'm', messages: [{ role: 'system', content: 's' }, { role: 'user', content: 'q' }, { role: 'assistant', content: 'a', reasoning_content: 'r' }] };
+    const old = {
+      version: 1,
+      id: 'chat-0001',
+      title: 'old',
+      created: 5,
+      updated: 6,
+      model: 'm',
+      messages: [
+        { role: 'system', content: 's' },
+        { role: 'user', content: 'q' },
+        { role: 'assistant', content: 'a', reasoning_content: 'r' },
+      ],
+    };
     const { chats } = fromJson(JSON.stringify([old]));
     expect(chats[0]!.settings).toEqual({ system: 's', model: 'm' });
-    expect(path(chats[0]!).map((m) => [m.role, m.content, m.reasoning])).toEqual([['user', 'q', undefined], ['assistant', 'a', 'r']]);
+    expect(path(chats[0]!).map((m) => [m.role, m.content, m.reasoning])).toEqual([
+      ['user', 'q', undefined],
+      ['assistant', 'a', 'r'],
+    ]);
     expect(checkChat(chats[0])).toEqual(chats[0]);
   });
 
@@ -149,9 +240,16 @@ describe('files of chats', () => {
     expect(() => fromJson('{')).toThrow('not_json');
     expect(() => fromJson('{"x":1}')).toThrow('not_chats');
     const bad: unknown[] = [
-      null, 5, {}, { version: 3 }, { version: 2, messages: { a: null } }, { version: 2, messages: { a: { role: 'system', content: '' } } },
-      { version: 2, messages: { a: { role: 'user', content: 5 } } }, { version: 2, messages: { a: { role: 'user', content: '', parent: 'a' } } },
-      { version: 2, messages: { a: { role: 'user', content: '', parent: 'lost' } } }, { version: 1, messages: [7] },
+      null,
+      5,
+      {},
+      { version: 3 },
+      { version: 2, messages: { a: null } },
+      { version: 2, messages: { a: { role: 'system', content: '' } } },
+      { version: 2, messages: { a: { role: 'user', content: 5 } } },
+      { version: 2, messages: { a: { role: 'user', content: '', parent: 'a' } } },
+      { version: 2, messages: { a: { role: 'user', content: '', parent: 'lost' } } },
+      { version: 1, messages: [7] },
     ];
     const { chats, rejected } = fromJson(JSON.stringify({ chats: [...bad, grown()] }));
     expect(chats).toHaveLength(1);
@@ -160,7 +258,8 @@ describe('files of chats', () => {
   });
 
   it('cannot reach prototypes, and lose unknown fields', () => {
-    const text = '{"chats":[{"version":2,"id":"abcdefgh","extra":1,"title":"t","messages":{"__proto__":{"role":"user","content":"x","parent":""}},"children":{"__proto__":["toString"],"constructor":["x"]},"choice":{"":"__proto__"}}]}';
+    const text =
+      '{"chats":[{"version":2,"id":"abcdefgh","extra":1,"title":"t","messages":{"__proto__":{"role":"user","content":"x","parent":""}},"children":{"__proto__":["toString"],"constructor":["x"]},"choice":{"":"__proto__"}}]}';
     const { chats, rejected } = fromJson(text);
     expect([chats.length, rejected.length]).toEqual([0, 1]);
     const clean = fromJson(text.replaceAll('__proto__', 'm-1')).chats;
@@ -188,8 +287,15 @@ describe('files of chats', () => {
   });
 
   it('in Markdown hold the shown path, files and folded reasoning', () => {
-    const text = toMarkdown(turn(rich(), 'q1b', -1), { you: 'You', assistant: 'Answer', reasoning: 'Reasoning', system: 'System' });
-    expect(text).toBe('# رحلة\n\n## You\n\nfirst question\n\n## Answer (nano)\n\n<details><summary>Reasoning</summary>\n\nhm\n\n</details>\n\nfirst answer\n\n## You\n\nsecond question\n\n## Answer\n\nsecond answer again\n');
+    const text = toMarkdown(turn(rich(), 'q1b', -1), {
+      you: 'You',
+      assistant: 'Answer',
+      reasoning: 'Reasoning',
+      system: 'System',
+    });
+    expect(text).toBe(
+      '# رحلة\n\n## You\n\nfirst question\n\n## Answer (nano)\n\n<details><summary>Reasoning</summary>\n\nhm\n\n</details>\n\nfirst answer\n\n## You\n\nsecond question\n\n## Answer\n\nsecond answer again\n',
+    );
   });
 
   it('have names that every system takes', () => {
@@ -199,6 +305,18 @@ describe('files of chats', () => {
   });
 
   it('keep settings only within their limits', () => {
-    expect(checkSettings({ temperature: 3, top_p: 0.5, max_tokens: -1, seed: 1.5e300, budget: 64, thinking: 'yes', system: '', model: 'm', other: 1 })).toEqual({ top_p: 0.5, budget: 64, model: 'm' });
+    expect(
+      checkSettings({
+        temperature: 3,
+        top_p: 0.5,
+        max_tokens: -1,
+        seed: 1.5e300,
+        budget: 64,
+        thinking: 'yes',
+        system: '',
+        model: 'm',
+        other: 1,
+      }),
+    ).toEqual({ top_p: 0.5, budget: 64, model: 'm' });
   });
 });

@@ -15,11 +15,16 @@ function reader(parts: (Uint8Array | Error)[]) {
       if (part instanceof Error) throw part;
       return part === undefined ? { done: true } : { done: false, value: part };
     },
-    cancel: async () => { state.cancelled = true; },
+    cancel: async () => {
+      state.cancelled = true;
+    },
   };
 }
 
-async function collect(parts: (Uint8Array | Error)[], signal = new AbortController().signal): Promise<{ facts: StreamFact[]; error: unknown; cancelled: boolean }> {
+async function collect(
+  parts: (Uint8Array | Error)[],
+  signal = new AbortController().signal,
+): Promise<{ facts: StreamFact[]; error: unknown; cancelled: boolean }> {
   const facts: StreamFact[] = [];
   const source = reader(parts);
   let error: unknown = null;
@@ -31,17 +36,22 @@ async function collect(parts: (Uint8Array | Error)[], signal = new AbortControll
   return { facts, error, cancelled: source.state.cancelled };
 }
 
-const chunk = (delta: unknown, finish: string | null = null): string => `data: ${JSON.stringify({ choices: [{ index: 0, delta, finish_reason: finish }] })}\n\n`;
+const chunk = (delta: unknown, finish: string | null = null): string =>
+  `data: ${JSON.stringify({ choices: [{ index: 0, delta, finish_reason: finish }] })}\n\n`;
 
 describe('a streamed completion', () => {
   it('tells queue, reasoning, content, end and figures in order', async () => {
     const usage = { usage: { completion_tokens: 3 }, fathom: { tokens_per_second: 9, cost: '0.000001' }, choices: [] };
-    const text = `: keep-alive\n\n${chunk({ role: 'assistant', content: '' })}${chunk({ reasoning_content: 'hm' })}${chunk({ content: 'نعم' })}`
-      + `${chunk({}, 'stop')}data: ${JSON.stringify(usage)}\n\ndata: [DONE]\n\n`;
+    const text =
+      `: keep-alive\n\n${chunk({ role: 'assistant', content: '' })}${chunk({ reasoning_content: 'hm' })}${chunk({ content: 'نعم' })}` +
+      `${chunk({}, 'stop')}data: ${JSON.stringify(usage)}\n\ndata: [DONE]\n\n`;
     const { facts, error, cancelled } = await collect([bytes(text)]);
     expect(error).toBeNull();
     expect(facts).toEqual([
-      { type: 'queued' }, { type: 'reasoning', text: 'hm' }, { type: 'content', text: 'نعم' }, { type: 'finish', reason: 'stop' },
+      { type: 'queued' },
+      { type: 'reasoning', text: 'hm' },
+      { type: 'content', text: 'نعم' },
+      { type: 'finish', reason: 'stop' },
       { type: 'usage', usage: { completion_tokens: 3 }, measured: { tokens_per_second: 9, cost: '0.000001' } },
     ]);
     expect(cancelled).toBe(true);
@@ -63,13 +73,24 @@ describe('a streamed completion', () => {
   });
 
   it('throws an error that comes inside the stream, with its sentence', async () => {
-    const { facts, error } = await collect([bytes(`${chunk({ content: 'a' })}data: {"error":{"message":"The engine stopped."}}\n\n`)]);
+    const { facts, error } = await collect([
+      bytes(`${chunk({ content: 'a' })}data: {"error":{"message":"The engine stopped."}}\n\n`),
+    ]);
     expect(facts).toHaveLength(1);
     expect((error as ApiError).problem).toEqual({ kind: 'server', detail: 'The engine stopped.' });
   });
 
   it('ignores fields of a wrong type and refuses what is no JSON', () => {
-    for (const data of ['null', '3', '[]', '{}', '{"choices":{}}', '{"choices":[null]}', '{"choices":[{"delta":{"content":5}}]}', '{"choices":[{"delta":null,"finish_reason":{}}]}']) {
+    for (const data of [
+      'null',
+      '3',
+      '[]',
+      '{}',
+      '{"choices":{}}',
+      '{"choices":[null]}',
+      '{"choices":[{"delta":{"content":5}}]}',
+      '{"choices":[{"delta":null,"finish_reason":{}}]}',
+    ]) {
       expect([...factsOf(data)], data).toEqual([]);
     }
     expect(() => [...factsOf('{"choices":')]).toThrow(ApiError);
@@ -78,7 +99,20 @@ describe('a streamed completion', () => {
 
 describe('errors', () => {
   it('names a kind for every status', () => {
-    const table: [number, string][] = [[400, 'refused'], [401, 'key'], [402, 'balance'], [403, 'key'], [404, 'missing'], [409, 'conflict'], [413, 'too_large'], [422, 'refused'], [429, 'rate'], [500, 'server'], [502, 'server'], [503, 'busy']];
+    const table: [number, string][] = [
+      [400, 'refused'],
+      [401, 'key'],
+      [402, 'balance'],
+      [403, 'key'],
+      [404, 'missing'],
+      [409, 'conflict'],
+      [413, 'too_large'],
+      [422, 'refused'],
+      [429, 'rate'],
+      [500, 'server'],
+      [502, 'server'],
+      [503, 'busy'],
+    ];
     for (const [status, kind] of table) expect(kindOfStatus(status), String(status)).toBe(kind);
   });
 

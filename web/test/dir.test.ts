@@ -4,9 +4,22 @@ import { dirOf, firstStrong, pieces } from '../src/dir.ts';
 describe('direction', () => {
   it('is that of the first letter', () => {
     const table: [string, 'ltr' | 'rtl' | null][] = [
-      ['hello', 'ltr'], ['سلام', 'rtl'], ['12 + 3 سلام x', 'rtl'], ['12 + 3', null], ['', null], ['؟ ، ؛', null], ['٣ + ٤', null],
-      ['٣ apples', 'ltr'], ['Ελληνικά', 'ltr'], ['שלום', 'rtl'], ['— «نعم»', 'rtl'], ['👋 hi', 'ltr'], ['\u200fabc', 'rtl'], ['日本', 'ltr'],
-      ['(a) ثم', 'ltr'], ['\u064e', null],
+      ['hello', 'ltr'],
+      ['سلام', 'rtl'],
+      ['12 + 3 سلام x', 'rtl'],
+      ['12 + 3', null],
+      ['', null],
+      ['؟ ، ؛', null],
+      ['٣ + ٤', null],
+      ['٣ apples', 'ltr'],
+      ['Ελληνικά', 'ltr'],
+      ['שלום', 'rtl'],
+      ['— «نعم»', 'rtl'],
+      ['👋 hi', 'ltr'],
+      ['\u200fabc', 'rtl'],
+      ['日本', 'ltr'],
+      ['(a) ثم', 'ltr'],
+      ['\u064e', null],
     ];
     for (const [text, dir] of table) expect(firstStrong(text), JSON.stringify(text)).toBe(dir);
   });
@@ -17,7 +30,10 @@ describe('direction', () => {
   });
 });
 
-const sums = (text: string): string[] => pieces(text).filter((piece) => piece.sum).map((piece) => piece.text);
+const sums = (text: string): string[] =>
+  pieces(text)
+    .filter((piece) => piece.sum)
+    .map((piece) => piece.text);
 
 describe('sums in plain text', () => {
   it('are held together, with their brackets and signs, without the full stop after them', () => {
@@ -44,14 +60,22 @@ describe('sums in plain text', () => {
     const signs = [...'0123456789+-*/=().,% سلامabx؟\n×÷٣'];
     for (let i = 0; i < 3000; i++) {
       const text = Array.from({ length: random(40) }, () => signs[random(signs.length)]!).join('');
-      expect(pieces(text).map((piece) => piece.text).join('')).toBe(text);
+      expect(
+        pieces(text)
+          .map((piece) => piece.text)
+          .join(''),
+      ).toBe(text);
     }
   });
 
   it('are found in linear time', () => {
     for (const unit of ['1+', '((((', '1 ', '-', '(1', '1.1,', 'a ']) {
       const text = unit.repeat(20_000);
-      expect(pieces(text).map((piece) => piece.text).join('')).toBe(text);
+      expect(
+        pieces(text)
+          .map((piece) => piece.text)
+          .join(''),
+      ).toBe(text);
     }
   }, 20_000);
 });

@@ -9,10 +9,14 @@ function all(list: MdNode[]): MdNode[] {
   return list.flatMap((node) => [node, ...all(node.children)]);
 }
 const types = (source: string): string[] => all(nodes(source)).map((node) => node.type);
-const math = (source: string): string[] => all(nodes(source)).filter((node) => node.type.startsWith('math')).map((node) => `${node.type}:${node.text}`);
+const math = (source: string): string[] =>
+  all(nodes(source))
+    .filter((node) => node.type.startsWith('math'))
+    .map((node) => `${node.type}:${node.text}`);
 
-const SAMPLE = '# Title\n\nA *b* **c** `d` [e](https://x.org) https://y.org\n\n- one\n- two\n\n  more\n  1. deep\n\n\n1. a\n\n2. b\n\n```js\nlet x = 1;\n\n// still\n```\n\n'
-  + '| a | b |\n|---|--:|\n| 1 | $x|y$ |\n\n> quote\nlazy\n\n$$\nx^2\n\ny\n$$\n\nText \\(a+b\\) and $c$.\n\nSetext\n===\n\n[ref]: https://z.org\n\nuse [ref] here\n\n    indented\n\n---\nend';
+const SAMPLE =
+  '# Title\n\nA *b* **c** `d` [e](https://x.org) https://y.org\n\n- one\n- two\n\n  more\n  1. deep\n\n\n1. a\n\n2. b\n\n```js\nlet x = 1;\n\n// still\n```\n\n' +
+  '| a | b |\n|---|--:|\n| 1 | $x|y$ |\n\n> quote\nlazy\n\n$$\nx^2\n\ny\n$$\n\nText \\(a+b\\) and $c$.\n\nSetext\n===\n\n[ref]: https://z.org\n\nuse [ref] here\n\n    indented\n\n---\nend';
 
 describe('mathematics', () => {
   it('is found in all four forms', () => {
@@ -27,7 +31,8 @@ describe('mathematics', () => {
   });
 
   it('is not seen in money, code or words', () => {
-    for (const source of ['$5 and $6', 'costs $5', '`$x$`', '```\n$x$\n```', 'a$b$c', '$ x $', '$$ $$', '\\$x\\$']) expect(math(source), source).toEqual([]);
+    for (const source of ['$5 and $6', 'costs $5', '`$x$`', '```\n$x$\n```', 'a$b$c', '$ x $', '$$ $$', '\\$x\\$'])
+      expect(math(source), source).toEqual([]);
   });
 
   it('stays source while its end is missing', () => {
@@ -39,21 +44,48 @@ describe('mathematics', () => {
 describe('blocks', () => {
   it('are those of Markdown', () => {
     const seen = new Set(types(SAMPLE));
-    for (const type of ['heading', 'paragraph', 'bullet_list', 'ordered_list', 'fence', 'table', 'blockquote', 'math_block', 'code_block', 'hr', 'link', 'strong', 'em', 'code_inline', 'math']) {
+    for (const type of [
+      'heading',
+      'paragraph',
+      'bullet_list',
+      'ordered_list',
+      'fence',
+      'table',
+      'blockquote',
+      'math_block',
+      'code_block',
+      'hr',
+      'link',
+      'strong',
+      'em',
+      'code_inline',
+      'math',
+    ]) {
       expect(seen, type).toContain(type);
     }
   });
 
   it('never hold HTML', () => {
-    for (const source of ['<b>x</b>', '<script>alert(1)</script>', '<!-- x -->', '<div>\n\n<p onclick=x>', '&lt;b&gt;']) {
-      expect(types(source).filter((type) => type.startsWith('html')), source).toEqual([]);
+    for (const source of [
+      '<b>x</b>',
+      '<script>alert(1)</script>',
+      '<!-- x -->',
+      '<div>\n\n<p onclick=x>',
+      '&lt;b&gt;',
+    ]) {
+      expect(
+        types(source).filter((type) => type.startsWith('html')),
+        source,
+      ).toEqual([]);
       expect(plainText(nodes(source)[0]!)).toContain('<');
     }
   });
 
   it('have a limit of nesting', () => {
-    const depth = (list: MdNode[]): number => (list.length === 0 ? 0 : 1 + Math.max(...list.map((node) => depth(node.children))));
-    for (const unit of ['> ', '- ', '**', '[', '*a **b ', '1. ']) expect(depth(nodes(unit.repeat(5000))), unit).toBeLessThan(80);
+    const depth = (list: MdNode[]): number =>
+      list.length === 0 ? 0 : 1 + Math.max(...list.map((node) => depth(node.children)));
+    for (const unit of ['> ', '- ', '**', '[', '*a **b ', '1. '])
+      expect(depth(nodes(unit.repeat(5000))), unit).toBeLessThan(80);
   });
 
   it('give their own lines as source', () => {
@@ -64,10 +96,27 @@ describe('blocks', () => {
 
 describe('addresses', () => {
   it('are those of web and mail only', () => {
-    for (const good of ['https://x.org', 'http://x.org/a?b#c', 'mailto:a@b.org', 'HTTPS://X.org']) expect(isSafeAddress(good), good).toBe(true);
+    for (const good of ['https://x.org', 'http://x.org/a?b#c', 'mailto:a@b.org', 'HTTPS://X.org'])
+      expect(isSafeAddress(good), good).toBe(true);
     const bad = [
-      'javascript:alert(1)', 'JaVaScRiPt:alert(1)', 'java\nscript:alert(1)', ' javascript:alert(1)', 'data:text/html,x', 'vbscript:x', 'file:///etc/passwd',
-      '//evil.example', '/relative', '#x', '', 'blob:https://x', 'https:///', 'intent://x', 'https://x\\@evil', 'https://a\u202eb', 'http:x', 'javascript&colon;alert(1)',
+      'javascript:alert(1)',
+      'JaVaScRiPt:alert(1)',
+      'java\nscript:alert(1)',
+      ' javascript:alert(1)',
+      'data:text/html,x',
+      'vbscript:x',
+      'file:///etc/passwd',
+      '//evil.example',
+      '/relative',
+      '#x',
+      '',
+      'blob:https://x',
+      'https:///',
+      'intent://x',
+      'https://x\\@evil',
+      'https://a\u202eb',
+      'http:x',
+      'javascript&colon;alert(1)',
     ];
     for (const address of bad) expect(isSafeAddress(address), JSON.stringify(address)).toBe(false);
   });
@@ -78,7 +127,10 @@ describe('text that grows', () => {
     for (const step of [1, 2, 3, 7, 31]) {
       const growing = new GrowingMarkdown();
       for (let end = step; end < SAMPLE.length + step; end += step) growing.set(SAMPLE.slice(0, end));
-      expect(growing.finish().map((b) => b.node), `step ${step}`).toEqual(nodes(SAMPLE));
+      expect(
+        growing.finish().map((b) => b.node),
+        `step ${step}`,
+      ).toEqual(nodes(SAMPLE));
     }
   });
 
@@ -121,7 +173,21 @@ describe('text that grows', () => {
   });
 
   it('takes text made to exhaust a reader', () => {
-    const bombs = ['`'.repeat(60_000), '> '.repeat(5000), '- '.repeat(5000), '['.repeat(30_000), '*'.repeat(30_000), '$'.repeat(30_000), '\\('.repeat(15_000), '| a '.repeat(10_000), '![]('.repeat(10_000), '<'.repeat(30_000), '$a '.repeat(10_000), '[a]: x\n'.repeat(5000), '$$\n'.repeat(8000)];
+    const bombs = [
+      '`'.repeat(60_000),
+      '> '.repeat(5000),
+      '- '.repeat(5000),
+      '['.repeat(30_000),
+      '*'.repeat(30_000),
+      '$'.repeat(30_000),
+      '\\('.repeat(15_000),
+      '| a '.repeat(10_000),
+      '![]('.repeat(10_000),
+      '<'.repeat(30_000),
+      '$a '.repeat(10_000),
+      '[a]: x\n'.repeat(5000),
+      '$$\n'.repeat(8000),
+    ];
     for (const bomb of bombs) expect(() => new GrowingMarkdown().set(bomb), bomb.slice(0, 6)).not.toThrow();
   }, 30_000);
 });

@@ -7,5 +7,8 @@ globalThis.ResizeObserver ??= class {
   disconnect(): void {}
 };
 globalThis.matchMedia ??= ((query: string) => ({
-  matches: false, media: query, addEventListener: () => undefined, removeEventListener: () => undefined,
+  matches: false,
+  media: query,
+  addEventListener: () => undefined,
+  removeEventListener: () => undefined,
 })) as unknown as typeof matchMedia;

@@ -9,7 +9,8 @@ function whole(text: string): SseItem[] {
   return [...parser.push(bytes(text)), ...parser.end()];
 }
 
-const STREAM = ': keep-alive\n\ndata: {"a":"سلام 👋 é"}\n\r\ndata: one\r\ndata:two\n\nevent: x\nid: 7\ndata:  padded\r\n\r\ndata\n\ndata: [DONE]\n\n';
+const STREAM =
+  ': keep-alive\n\ndata: {"a":"سلام 👋 é"}\n\r\ndata: one\r\ndata:two\n\nevent: x\nid: 7\ndata:  padded\r\n\r\ndata\n\ndata: [DONE]\n\n';
 const EXPECTED: SseItem[] = [
   { type: 'comment', text: 'keep-alive' },
   { type: 'data', data: '{"a":"سلام 👋 é"}' },

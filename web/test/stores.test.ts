@@ -6,7 +6,14 @@ import { BrowserStore, excerpt } from '../src/store/browser.ts';
 import { ServerStore } from '../src/store/server.ts';
 
 function chatOf(text: string, updated: number): Chat {
-  const chat = append(newChat({}, 1), { id: `m${updated}`, parent: ROOT, role: 'user', content: text, created: updated, status: 'done' });
+  const chat = append(newChat({}, 1), {
+    id: `m${updated}`,
+    parent: ROOT,
+    role: 'user',
+    content: text,
+    created: updated,
+    status: 'done',
+  });
   return { ...chat, updated };
 }
 
@@ -59,14 +66,22 @@ describe('chats in the browser', () => {
 /** A server that keeps chats with revisions, as the real one answers. */
 function fakeServer() {
   const chats = new Map<string, { revision: number; chat: Chat }>();
-  const answer = (status: number, body?: unknown): Response => new Response(body === undefined ? null : JSON.stringify(body), { status });
+  const answer = (status: number, body?: unknown): Response =>
+    new Response(body === undefined ? null : JSON.stringify(body), { status });
   const handle = vi.fn(async (path: string, options: RequestInit): Promise<Response> => {
     const id = decodeURIComponent(path.split('/')[3] ?? '');
     const old = chats.get(id);
-    const row = (): unknown => ({ id, title: chats.get(id)!.chat.title, created_ms: 1, updated_ms: 2, revision: chats.get(id)!.revision });
+    const row = (): unknown => ({
+      id,
+      title: chats.get(id)!.chat.title,
+      created_ms: 1,
+      updated_ms: 2,
+      revision: chats.get(id)!.revision,
+    });
     if (options.method === 'PUT') {
       const body = JSON.parse(options.body as string) as { revision: number | null; chat: Chat };
-      if ((old?.revision ?? null) !== body.revision) return answer(409, { error: { message: 'changed', code: 'revision_conflict' } });
+      if ((old?.revision ?? null) !== body.revision)
+        return answer(409, { error: { message: 'changed', code: 'revision_conflict' } });
       chats.set(id, { revision: (old?.revision ?? 0) + 1, chat: body.chat });
       return answer(200, row());
     }
@@ -95,16 +110,26 @@ describe('chats on the server', () => {
     const chat = chatOf('one', 1);
     await here.put(chat);
     await there.get(chat.id);
-    await there.put({ ...append(chat, { id: 'there', parent: 'm1', role: 'user', content: 'x', created: 5, status: 'done' }) });
-    const merged = await here.put(append(chat, { id: 'here', parent: 'm1', role: 'user', content: 'y', created: 6, status: 'done' }));
+    await there.put({
+      ...append(chat, { id: 'there', parent: 'm1', role: 'user', content: 'x', created: 5, status: 'done' }),
+    });
+    const merged = await here.put(
+      append(chat, { id: 'here', parent: 'm1', role: 'user', content: 'y', created: 6, status: 'done' }),
+    );
     expect(merged.children.m1).toEqual(['there', 'here']);
     expect(server.chats.get(chat.id)!.chat.children.m1).toEqual(['there', 'here']);
   });
 
   it('tell what went wrong', async () => {
-    vi.stubGlobal('fetch', async () => { throw new TypeError('Failed to fetch'); });
-    await expect(new ServerStore().get('abcdefgh')).rejects.toSatisfy((error) => (error as ApiError).problem.kind === 'unreachable');
+    vi.stubGlobal('fetch', async () => {
+      throw new TypeError('Failed to fetch');
+    });
+    await expect(new ServerStore().get('abcdefgh')).rejects.toSatisfy(
+      (error) => (error as ApiError).problem.kind === 'unreachable',
+    );
     vi.stubGlobal('fetch', async () => new Response('{"error":{"message":"no"}}', { status: 402 }));
-    await expect(new ServerStore().put(chatOf('x', 1))).rejects.toSatisfy((error) => (error as ApiError).problem.kind === 'balance' && (error as ApiError).message === 'no');
+    await expect(new ServerStore().put(chatOf('x', 1))).rejects.toSatisfy(
+      (error) => (error as ApiError).problem.kind === 'balance' && (error as ApiError).message === 'no',
+    );
   });
 });

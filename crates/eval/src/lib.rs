@@ -6,10 +6,17 @@
 //! ask ([`Split`]): documents, reinforcement learning and evaluation never share a problem.
 
 pub mod expression;
+pub mod files;
+mod grade;
 pub mod grammar;
 mod problem;
+pub mod report;
 pub mod rng;
+pub mod runner;
+pub mod statistics;
+pub mod task;
 pub mod tasks;
 pub mod words;
 
+pub use grade::{Grade, Opened, Reason, grade, grade_answer, language_share};
 pub use problem::{Expected, Language, Problem, Split, Worked};

@@ -17,11 +17,13 @@ mod commands {
     pub(crate) mod describe;
     pub(crate) mod doctor;
     pub(crate) mod keys;
+    pub(crate) mod eval;
     pub(crate) mod list;
     pub(crate) mod logits;
     pub(crate) mod plan;
     pub(crate) mod prompt;
     pub(crate) mod pull;
+    pub(crate) mod report;
     pub(crate) mod run;
     pub(crate) mod serve;
     pub(crate) mod tokenize;
@@ -78,6 +80,8 @@ enum Command {
     Plan(commands::plan::Args),
     Logits(commands::logits::Args),
     Train(commands::train::Args),
+    Eval(commands::eval::Args),
+    Report(commands::report::Args),
     Doctor(commands::doctor::Args),
     Bench(commands::bench::Args),
 }
@@ -112,6 +116,8 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => commands::serve::run(*args),
         Command::Keys(args) => commands::keys::run(args),
         Command::Usage(args) => commands::usage::run(args),
+        Command::Eval(args) => return commands::eval::run(args),
+        Command::Report(args) => commands::report::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Describe(args) => commands::describe::run(args),
         Command::Convert(args) => commands::convert::run(args),

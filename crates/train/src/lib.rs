@@ -5,10 +5,13 @@
 //! - [`plan`]: what a run of any size would take.
 //! - [`run`]: the loop, its log and its checkpoints; [`learner`]: what it asks of a model.
 
+pub mod bill;
 pub mod bpe;
+mod card;
 pub mod corpus;
 pub mod data;
 mod energy;
+pub mod export;
 mod files;
 pub mod learner;
 pub mod memory;
@@ -17,5 +20,7 @@ pub mod plan;
 pub mod pretrain;
 mod random;
 pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod vocabulary;

@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use kernels::measure::Memory;
+use kernels::measure::{Machine, Memory, Operation, arithmetic_peaks};
 use kernels::pool::Pool;
+use serde::{Deserialize, Serialize};
 
 use crate::data;
 use crate::files;
 use crate::learner::Transformer;
 use crate::memory::MemoryPlan;
 use crate::recipe::Recipe;
+use crate::report::{self, Reported};
 use crate::run::checkpoint::State;
 use crate::run::{self, End, Observer, Options, RunError};
 
@@ -34,6 +36,31 @@ pub mod layout {
     pub const MANIFEST: &str = "manifest.json";
     /// A copy of the tokenizer.
     pub const TOKENIZER: &str = "tokenizer";
+    /// The report that is written when a run ends or stops.
+    pub const REPORT: &str = "report.html";
+}
+
+/// What a machine can do at best, as it is kept in a run's folder.
+#[derive(Deserialize, Serialize)]
+struct Peak {
+    cpu: Option<String>,
+    threads: usize,
+    f32_per_second: f64,
+}
+
+/// This machine's f32 multiply-adds at best, in operations per second: measured once a run (in about a second).
+pub fn peak(folder: &Path, threads: usize) -> Option<f64> {
+    let (path, cpu) = (folder.join("machine.json"), Machine::read().cpu_name);
+    let kept = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Peak>(&bytes).ok());
+    if let Some(peak) = kept.filter(|peak| peak.cpu == cpu && peak.threads == threads) {
+        return Some(peak.f32_per_second);
+    }
+    let loops = arithmetic_peaks(threads).into_iter().filter(|peak| peak.operation == Operation::F32Fma);
+    let best = loops.map(|peak| peak.all_threads_gop_per_s.best * 1e9).max_by(f64::total_cmp)?;
+    let text = serde_json::to_string_pretty(&Peak { cpu, threads, f32_per_second: best }).unwrap_or_default();
+    // Without the file it is measured again next time.
+    let _ = std::fs::create_dir_all(folder).and_then(|()| files::write_whole(&path, |out| out.write_all(text.as_bytes())));
+    Some(best)
 }
 
 /// Starts the run in `folder`, or goes on with it.
@@ -72,7 +99,15 @@ pub fn pretrain(
         peak_per_second: limits.peak_per_second,
         operations_per_token: 6.0 * counts.active as f64,
     };
-    run::run(recipe, &mut learner, &data, pool, &options, stop, observer)
+    let ended = run::run(recipe, &mut learner, &data, pool, &options, stop, observer)?;
+    let path = folder.join(layout::REPORT);
+    let report = Reported::read(folder, &mut |text| observer.warn(text)).and_then(|run| report::write(&[run], &path));
+    match report {
+        Ok(()) => observer.note(&format!("report: {}", path.display())),
+        // The run itself is safe.
+        Err(error) => observer.warn(&format!("no report: {error}")),
+    }
+    Ok(ended)
 }
 
 /// Copies into the run's folder what later commands need, so that it stands for itself.

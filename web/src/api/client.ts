@@ -20,14 +20,16 @@ export async function call(path: string, options: CallOptions = {}): Promise<Res
   const headers: Record<string, string> = {};
   if (key !== '') headers.Authorization = `Bearer ${key}`;
   if (options.body !== undefined) headers['Content-Type'] = 'application/json';
+  const text = options.body === undefined ? undefined : JSON.stringify(options.body);
   let response: Response;
   try {
     response = await fetch(path, {
       method: options.method ?? (options.body === undefined ? 'GET' : 'POST'),
       headers,
-      body: options.body === undefined ? undefined : JSON.stringify(options.body),
+      body: text,
       signal: options.signal,
-      keepalive: options.keepalive,
+      // Small writes are finished even when the page is closed meanwhile (browsers allow 64 KiB).
+      keepalive: options.keepalive === true && (text?.length ?? 0) < 20_000,
       credentials: 'omit',
       cache: 'no-store',
       redirect: 'error',

@@ -76,7 +76,11 @@ export function* factsOf(data: string): Generator<StreamFact> {
     if (isText(choice.finish_reason)) yield { type: 'finish', reason: choice.finish_reason };
   }
   if (isObject(chunk.usage)) {
-    const measured = isObject(chunk.fathom) ? chunk.fathom : isObject(chunk.usage.fathom) ? chunk.usage.fathom : undefined;
+    const measured = isObject(chunk.fathom)
+      ? chunk.fathom
+      : isObject(chunk.usage.fathom)
+        ? chunk.usage.fathom
+        : undefined;
     yield { type: 'usage', usage: chunk.usage as Usage, measured: measured as Measured | undefined };
   }
 }

@@ -71,8 +71,15 @@ export function newId(): string {
 
 export function newChat(settings: ChatSettings, now: number): Chat {
   return {
-    version: CHAT_VERSION, id: newId(), title: '', created: now, updated: now,
-    settings, messages: {}, children: {}, choice: {},
+    version: CHAT_VERSION,
+    id: newId(),
+    title: '',
+    created: now,
+    updated: now,
+    settings,
+    messages: {},
+    children: {},
+    choice: {},
   };
 }
 
@@ -188,7 +195,13 @@ export function merge(a: Chat, b: Chat): Chat {
       children[parent] = [...new Set([...(children[parent] ?? []), ...ids])];
     }
   }
-  return { ...newer, created: Math.min(a.created, b.created), messages, children, choice: { ...older.choice, ...newer.choice } };
+  return {
+    ...newer,
+    created: Math.min(a.created, b.created),
+    messages,
+    children,
+    choice: { ...older.choice, ...newer.choice },
+  };
 }
 
 function weight(message: Message): number {
@@ -227,7 +240,9 @@ export function wireMessages(shown: Message[], settings: ChatSettings, prefix: b
     else if (prefix && last) {
       const reasoning = message.reasoning ?? '';
       wire.push({
-        role: 'assistant', content: message.content, prefix: true,
+        role: 'assistant',
+        content: message.content,
+        prefix: true,
         ...(reasoning === '' ? {} : { reasoning_content: reasoning }),
       });
     } else if (message.content !== '') wire.push({ role: 'assistant', content: message.content });
@@ -235,9 +250,73 @@ export function wireMessages(shown: Message[], settings: ChatSettings, prefix: b
   return wire;
 }
 
+/**
+ * Text as a search compares it: case aside, marks over and under letters aside, and the letters that Arabic writers use
+ * for one another made one. `at` gives the place of each character in the text as written.
+ */
+export function fold(text: string): { text: string; at: number[] } {
+  const out: string[] = [];
+  const at: number[] = [];
+  let place = 0;
+  for (const character of text) {
+    const plain = character
+      .normalize('NFKD')
+      .replace(/[\p{M}\u0640]/gu, '')
+      .toLocaleLowerCase()
+      .replace(/[\u0622\u0623\u0625\u0671]/gu, '\u0627')
+      .replace(/\u0649/gu, '\u064a')
+      .replace(/\u0629/gu, '\u0647');
+    for (const unit of plain.split('')) {
+      out.push(unit);
+      at.push(place);
+    }
+    place += character.length;
+  }
+  return { text: out.join(''), at };
+}
+
+export function searchWords(query: string): string[] {
+  return fold(query)
+    .text.split(/\s+/u)
+    .filter((word) => word !== '');
+}
+
 /** Every word of `query` occurs in the title or in a message. */
 export function matches(chat: Chat, query: string): boolean {
-  const words = query.toLocaleLowerCase().split(/\s+/u).filter((word) => word !== '');
-  const text = [chat.title, ...Object.values(chat.messages).map((m) => m.content)].join('\n').toLocaleLowerCase();
-  return words.every((word) => text.includes(word));
+  const text = fold([chat.title, ...Object.values(chat.messages).map((m) => m.content)].join('\n')).text;
+  return searchWords(query).every((word) => text.includes(word));
+}
+
+/** The figures of an answer that was written in two goes. */
+export function addFigures(first: Message, second: Partial<Message>): Partial<Message> {
+  const { usage, measured } = second;
+  if (first.usage === undefined || usage === undefined) return second;
+  const sum = (a: number | undefined, b: number | undefined): number => (a ?? 0) + (b ?? 0);
+  const earlier = first.usage;
+  const result: Partial<Message> = {
+    ...second,
+    usage: {
+      ...usage,
+      prompt_tokens: earlier.prompt_tokens ?? usage.prompt_tokens,
+      prompt_cache_hit_tokens: earlier.prompt_cache_hit_tokens,
+      completion_tokens: sum(earlier.completion_tokens, usage.completion_tokens),
+      completion_tokens_details: {
+        reasoning_tokens: sum(
+          earlier.completion_tokens_details?.reasoning_tokens,
+          usage.completion_tokens_details?.reasoning_tokens,
+        ),
+      },
+    },
+  };
+  if (measured !== undefined && first.measured !== undefined) {
+    const before = first.measured;
+    result.measured = {
+      ...measured,
+      prompt_seconds: sum(before.prompt_seconds, measured.prompt_seconds),
+      decode_seconds: sum(before.decode_seconds, measured.decode_seconds),
+      cost: sum(Number(before.cost ?? 0), Number(measured.cost ?? 0)).toFixed(6),
+      joules: measured.joules == null || before.joules == null ? null : before.joules + measured.joules,
+    };
+  }
+  return result;
 }

@@ -23,7 +23,11 @@ export interface Imported {
 /** The same envelope as the server's own export: either file can be read by either side. */
 export function toJson(chats: Chat[]): string {
   const rows = chats.map((chat) => ({
-    id: chat.id, title: chat.title, created_ms: chat.created, updated_ms: chat.updated, chat: checkChat(chat),
+    id: chat.id,
+    title: chat.title,
+    created_ms: chat.created,
+    updated_ms: chat.updated,
+    chat: checkChat(chat),
   }));
   return `${JSON.stringify({ format: FORMAT, chats: rows }, null, 1)}\n`;
 }
@@ -63,7 +67,9 @@ export function checkChat(value: unknown): Chat {
   const placed = new Set<string>();
   for (const [parent, ids] of Object.entries(order)) {
     if (!Array.isArray(ids)) continue;
-    const good = ids.filter((id): id is string => typeof id === 'string' && messages[id]?.parent === parent && !placed.has(id));
+    const good = ids.filter(
+      (id): id is string => typeof id === 'string' && messages[id]?.parent === parent && !placed.has(id),
+    );
     good.forEach((id) => placed.add(id));
     if (good.length > 0) children[parent] = good;
   }
@@ -84,7 +90,9 @@ export function checkChat(value: unknown): Chat {
     created,
     updated: Math.max(created, moment(value.updated)),
     settings: checkSettings(value.settings),
-    messages: { ...messages }, children: { ...children }, choice: { ...choice },
+    messages: { ...messages },
+    children: { ...children },
+    choice: { ...choice },
   };
 }
 
@@ -103,8 +111,14 @@ function fromVersion1(old: Record<string, unknown>): Record<string, unknown> {
     }
     const id = newId();
     messages[id] = {
-      id, parent, role: item.role, content: item.content, created: item.created ?? old.created ?? 0, status: 'done',
-      reasoning: item.reasoning ?? item.reasoning_content, model: old.model,
+      id,
+      parent,
+      role: item.role,
+      content: item.content,
+      created: item.created ?? old.created ?? 0,
+      status: 'done',
+      reasoning: item.reasoning ?? item.reasoning_content,
+      model: old.model,
     };
     children[parent] = [id];
     parent = id;
@@ -115,14 +129,27 @@ function fromVersion1(old: Record<string, unknown>): Record<string, unknown> {
 
 const STATUSES: Status[] = ['done', 'streaming', 'stopped', 'interrupted', 'failed'];
 const KINDS: ErrorKind[] = [
-  'unreachable', 'broken', 'key', 'balance', 'missing', 'conflict', 'too_large', 'refused', 'rate', 'busy', 'server', 'storage',
+  'unreachable',
+  'broken',
+  'key',
+  'balance',
+  'missing',
+  'conflict',
+  'too_large',
+  'refused',
+  'rate',
+  'busy',
+  'server',
+  'storage',
 ];
 
 function checkMessage(id: string, value: unknown): Message {
   if (!isObject(value)) throw new Error('a message is not an object');
   // A name that every object has from its birth would be found where no message is.
-  if (id === ROOT || id.length > 64 || id in Object.prototype) throw new Error('a message has an id that cannot be used');
-  if (value.role !== 'user' && value.role !== 'assistant') throw new Error(`the role ${String(value.role)} is not known`);
+  if (id === ROOT || id.length > 64 || id in Object.prototype)
+    throw new Error('a message has an id that cannot be used');
+  if (value.role !== 'user' && value.role !== 'assistant')
+    throw new Error(`the role ${String(value.role)} is not known`);
   if (typeof value.content !== 'string') throw new Error('a message has no text');
   const message: Message = {
     id,
@@ -159,7 +186,11 @@ export function checkSettings(value: unknown): ChatSettings {
   const model = text(given.model, 200);
   if (model !== undefined) settings.model = model;
   if (typeof given.system === 'string' && given.system !== '') settings.system = given.system;
-  const number = (name: 'temperature' | 'top_p' | 'max_tokens' | 'seed' | 'budget', low: number, high: number): void => {
+  const number = (
+    name: 'temperature' | 'top_p' | 'max_tokens' | 'seed' | 'budget',
+    low: number,
+    high: number,
+  ): void => {
     const x = given[name];
     if (typeof x === 'number' && x >= low && x <= high) settings[name] = x;
   };
@@ -184,7 +215,9 @@ export function toMarkdown(chat: Chat, words: MarkdownWords): string {
   const parts = [`# ${chat.title.replace(/\n/gu, ' ')}`];
   if (chat.settings.system !== undefined) parts.push(`**${words.system}**\n\n${chat.settings.system}`);
   for (const message of path(chat)) {
-    parts.push(`## ${message.role === 'user' ? words.you : `${words.assistant}${message.model === undefined ? '' : ` (${message.model})`}`}`);
+    parts.push(
+      `## ${message.role === 'user' ? words.you : `${words.assistant}${message.model === undefined ? '' : ` (${message.model})`}`}`,
+    );
     for (const file of message.attachments ?? []) parts.push(`- ${file.name}`);
     if (message.reasoning !== undefined) {
       parts.push(`<details><summary>${words.reasoning}</summary>\n\n${message.reasoning.trim()}\n\n</details>`);
@@ -196,7 +229,13 @@ export function toMarkdown(chat: Chat, words: MarkdownWords): string {
 
 /** A file name that every system takes. */
 export function fileName(title: string, extension: string): string {
-  const base = title.replace(/[\\/:*?"<>|\p{Cc}\p{Cf}]+/gu, ' ').replace(/\s+/gu, ' ').trim().replace(/^\.+/u, '').slice(0, 60).trim();
+  const base = title
+    .replace(/[\\/:*?"<>|\p{Cc}\p{Cf}]+/gu, ' ')
+    .replace(/\s+/gu, ' ')
+    .trim()
+    .replace(/^\.+/u, '')
+    .slice(0, 60)
+    .trim();
   return `${base === '' ? 'chat' : base}.${extension}`;
 }
 

@@ -61,7 +61,9 @@ export function money(value: number, currency: string): string {
   };
   const known = /^[A-Z]{3}$/u.test(currency);
   const text = known
-    ? new Intl.NumberFormat('en', { ...style, style: 'currency', currency, currencyDisplay: 'narrowSymbol' }).format(value)
+    ? new Intl.NumberFormat('en', { ...style, style: 'currency', currency, currencyDisplay: 'narrowSymbol' }).format(
+        value,
+      )
     : `${new Intl.NumberFormat('en', style).format(value)} ${currency}`;
   return words.value.dir === 'rtl' ? `\u2066${text}\u2069` : text;
 }
@@ -69,7 +71,16 @@ export function money(value: number, currency: string): string {
 export function duration(seconds: number): string {
   const w = words.value;
   if (seconds < 60) return fill(w.secondsShort, { n: number(seconds, seconds < 10 ? 1 : 0) });
-  return fill(w.minutesShort, { m: number(Math.floor(seconds / 60)), s: number(Math.floor(seconds % 60)) });
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return fill(w.minutesShort, { m: number(minutes), s: number(Math.floor(seconds % 60)) });
+  return fill(w.hoursShort, { h: number(Math.floor(minutes / 60)), m: number(minutes % 60) });
+}
+
+export function energy(joules: number): string {
+  const w = words.value;
+  if (joules < 1000) return fill(w.joules, { n: number(joules, joules < 100 ? 1 : 0) });
+  if (joules < 1e6) return fill(w.kilojoules, { n: number(joules / 1e3, 1) });
+  return fill(w.megajoules, { n: number(joules / 1e6, 2) });
 }
 
 export function bytes(value: number): string {
@@ -78,7 +89,9 @@ export function bytes(value: number): string {
 
 /** `day` is `YYYY-MM-DD` in UTC. */
 export function dayName(day: string): string {
-  return new Intl.DateTimeFormat(locale(), { day: 'numeric', month: 'short', timeZone: 'UTC' }).format(new Date(`${day}T00:00:00Z`));
+  return new Intl.DateTimeFormat(locale(), { day: 'numeric', month: 'short', timeZone: 'UTC' }).format(
+    new Date(`${day}T00:00:00Z`),
+  );
 }
 
 export function dateTime(moment: number): string {

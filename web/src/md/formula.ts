@@ -15,7 +15,13 @@ export function drawFormula(tex: string, target: HTMLElement, displayMode: boole
   if (tex.length > FORMULA_CHARS_MAX) return false;
   try {
     katex.render(tex, target, {
-      displayMode, throwOnError: true, strict: 'ignore', trust: refuse, output: 'htmlAndMathml', maxSize: 20, maxExpand: 300,
+      displayMode,
+      throwOnError: true,
+      strict: 'ignore',
+      trust: refuse,
+      output: 'htmlAndMathml',
+      maxSize: 20,
+      maxExpand: 300,
     });
     return true;
   } catch {

@@ -60,6 +60,8 @@ function reuse(blocks: Block[], old: Block[]): Block[] {
   return blocks.map((block, index) => {
     const before = old[index];
     if (before === block || before === undefined) return block;
-    return before.source === block.source && JSON.stringify(before.node) === JSON.stringify(block.node) ? before : block;
+    return before.source === block.source && JSON.stringify(before.node) === JSON.stringify(block.node)
+      ? before
+      : block;
   });
 }

@@ -29,17 +29,30 @@ type Token = ReturnType<InstanceType<typeof MarkdownIt>['parse']>[number];
 
 const NESTING_MAX = 24;
 
-const parser = new MarkdownIt({ html: false, linkify: true, typographer: false, breaks: false, maxNesting: NESTING_MAX } as never);
+const parser = new MarkdownIt({
+  html: false,
+  linkify: true,
+  typographer: false,
+  breaks: false,
+  maxNesting: NESTING_MAX,
+} as never);
 parser.linkify.set({ fuzzyLink: false, fuzzyEmail: false, fuzzyIP: false });
 parser.validateLink = isSafeAddress;
 parser.inline.ruler.before('escape', 'math', inlineMath as never);
-parser.block.ruler.before('fence', 'math_block', blockMath as never, { alt: ['paragraph', 'reference', 'blockquote', 'list'] });
+parser.block.ruler.before('fence', 'math_block', blockMath as never, {
+  alt: ['paragraph', 'reference', 'blockquote', 'list'],
+});
 
 /** Web and mail addresses only; no address that a browser could read as script, data or file. */
 export function isSafeAddress(address: string): boolean {
   // eslint-disable-next-line no-control-regex
   if (/[\u0000-\u0020\u007f\u200e\u200f\u202a-\u202e\u2066-\u2069\\]/u.test(address)) return false;
-  return /^(?:https?:\/\/[^/]|mailto:[^/])/iu.test(address);
+  if (!/^(?:https?:\/\/[^/]|mailto:[^/])/iu.test(address)) return false;
+  try {
+    return ['http:', 'https:', 'mailto:'].includes(new URL(address).protocol);
+  } catch {
+    return false; // no address that a browser could open
+  }
 }
 
 export interface LinkTable {
@@ -150,13 +163,20 @@ function inlineMath(state: InlineState, silent: boolean): boolean {
 
 /** Looks a bounded way ahead, so that many openers without a closer stay cheap. */
 function findClose(src: string, from: number, max: number, close: string): number {
-  const limit = Math.min(max, from + 2000);
-  for (let i = from; i < limit; i++) {
-    if (src.startsWith(close, i)) return i;
-    if (src[i] === '\\' && close.startsWith('$')) i++;
-    if (src[i] === '\n' && src[i + 1] === '\n') return -1;
+  const near = src.slice(from, Math.min(max, from + 2000));
+  const blank = near.indexOf('\n\n');
+  for (let at = near.indexOf(close); at >= 0; at = near.indexOf(close, at + 1)) {
+    if (blank >= 0 && blank < at) return -1;
+    if (!close.startsWith('$') || !escaped(near, at)) return from + at;
   }
   return -1;
+}
+
+/** An odd number of backslashes stands before `at`. */
+function escaped(text: string, at: number): boolean {
+  let slashes = 0;
+  while (text[at - 1 - slashes] === '\\') slashes++;
+  return slashes % 2 === 1;
 }
 
 interface BlockState {
@@ -167,7 +187,11 @@ interface BlockState {
   sCount: number[];
   blkIndent: number;
   line: number;
-  push(type: string, tag: string, nesting: number): { content: string; map: [number, number] | null; block: boolean; info: string };
+  push(
+    type: string,
+    tag: string,
+    nesting: number,
+  ): { content: string; map: [number, number] | null; block: boolean; info: string };
 }
 
 /** A block that begins with `$$` or `\[`. Without its end it is shown as source (`info` = open): it may still come. */

@@ -73,12 +73,21 @@ function blockNode(node: MdNode, context: Context): ComponentChild {
     case 'bullet_list':
       return <ul dir={dir}>{items(node, inner)}</ul>;
     case 'ordered_list':
-      return <ol dir={dir} start={safeStart(node.start)}>{items(node, inner)}</ol>;
+      return (
+        <ol dir={dir} start={safeStart(node.start)}>
+          {items(node, inner)}
+        </ol>
+      );
     case 'fence':
     case 'code_block':
       return <CodeBlock code={node.text} language={(node.info ?? '').split(/\s/u)[0] ?? ''} open={context.open} />;
     case 'math_block':
-      if (node.info === 'open') return <pre class="source" dir="ltr" tabIndex={0}>{node.text}</pre>;
+      if (node.info === 'open')
+        return (
+          <pre class="source" dir="ltr" tabIndex={0}>
+            {node.text}
+          </pre>
+        );
       return <Formula tex={node.text} display />;
     case 'table':
       return (
@@ -98,13 +107,29 @@ function heading(node: MdNode, context: Context): ComponentChild {
   const content = inlines(node.children, context);
   switch (node.tag) {
     case 'h1':
-      return <h3 class="h1" dir={context.dir}>{content}</h3>;
+      return (
+        <h2 class="h1" dir={context.dir}>
+          {content}
+        </h2>
+      );
     case 'h2':
-      return <h3 class="h2" dir={context.dir}>{content}</h3>;
+      return (
+        <h2 class="h2" dir={context.dir}>
+          {content}
+        </h2>
+      );
     case 'h3':
-      return <h4 class="h3" dir={context.dir}>{content}</h4>;
+      return (
+        <h3 class="h3" dir={context.dir}>
+          {content}
+        </h3>
+      );
     default:
-      return <h5 class="h4" dir={context.dir}>{content}</h5>;
+      return (
+        <h4 class="h4" dir={context.dir}>
+          {content}
+        </h4>
+      );
   }
 }
 
@@ -123,9 +148,15 @@ function tablePart(part: MdNode, context: Context): ComponentChild {
         const inner = { ...context, dir: dirOf(plainText(cell), context.dir) };
         const content = inlines(cell.children, inner);
         const align = cell.align === undefined ? undefined : `to-${cell.align}`;
-        return cell.tag === 'th'
-          ? <th key={column} dir={inner.dir} class={align} scope="col">{content}</th>
-          : <td key={column} dir={inner.dir} class={align}>{content}</td>;
+        return cell.tag === 'th' ? (
+          <th key={column} dir={inner.dir} class={align} scope="col">
+            {content}
+          </th>
+        ) : (
+          <td key={column} dir={inner.dir} class={align}>
+            {content}
+          </td>
+        );
       })}
     </tr>
   ));
@@ -169,9 +200,10 @@ function inline(node: MdNode, context: Context): ComponentChild {
 export function plain(text: string, dir: Dir): ComponentChild {
   const lines = text.split(/<br\s*\/?>/iu);
   const parts = lines.flatMap((line, index): ComponentChild[] => {
-    const shown = dir === 'rtl'
-      ? pieces(line).map((piece) => (piece.sum ? <bdi dir="ltr">{piece.text}</bdi> : piece.text))
-      : [line];
+    const shown =
+      dir === 'rtl'
+        ? pieces(line).map((piece) => (piece.sum ? <bdi dir="ltr">{piece.text}</bdi> : piece.text))
+        : [line];
     return index === 0 ? shown : [<br />, ...shown];
   });
   return <>{parts}</>;
@@ -185,10 +217,19 @@ function Link({ node, context }: { node: MdNode; context: Context }) {
   const same = plainText(node).trim() === href || plainText(node).trim() === shown;
   return (
     <>
-      <a href={href} target="_blank" rel="noopener noreferrer nofollow" title={fill(words.value.opensAddress, { address: shown })}>
+      <a
+        href={href}
+        target="_blank"
+        rel="noopener noreferrer nofollow"
+        title={fill(words.value.opensAddress, { address: shown })}
+      >
         {same ? <bdi dir="ltr">{shown}</bdi> : label}
       </a>
-      {!same && <bdi dir="ltr" class="address">{shown}</bdi>}
+      {!same && (
+        <bdi dir="ltr" class="address">
+          {shown}
+        </bdi>
+      )}
     </>
   );
 }
@@ -200,8 +241,19 @@ function Unloaded({ node, context }: { node: MdNode; context: Context }) {
   return (
     <span class="unloaded">
       {words.value.imageNotLoaded}
-      {description !== '' && <>: <bdi dir={dirOf(description, context.dir)}>{description}</bdi></>}
-      {isSafeAddress(href) && <> <bdi dir="ltr" class="address">{readable(href)}</bdi></>}
+      {description !== '' && (
+        <>
+          : <bdi dir={dirOf(description, context.dir)}>{description}</bdi>
+        </>
+      )}
+      {isSafeAddress(href) && (
+        <>
+          {' '}
+          <bdi dir="ltr" class="address">
+            {readable(href)}
+          </bdi>
+        </>
+      )}
     </span>
   );
 }
@@ -247,10 +299,13 @@ function CodeBlock({ code, language, open }: { code: string; language: string; o
   useEffect(() => {
     if (!wanted) return undefined;
     let gone = false;
-    import('./highlight.ts').then(({ highlight }) => {
-      const shades = gone ? null : highlight(language, code);
-      if (shades !== null) setShaded({ code, shades });
-    }, () => undefined);
+    import('./highlight.ts').then(
+      ({ highlight }) => {
+        const shades = gone ? null : highlight(language, code);
+        if (shades !== null) setShaded({ code, shades });
+      },
+      () => undefined,
+    );
     return () => {
       gone = true;
     };
@@ -265,7 +320,14 @@ function CodeBlock({ code, language, open }: { code: string; language: string; o
       </figcaption>
       <pre tabIndex={0}>
         <code>
-          {coloured === null ? code : <>{shadeNodes(coloured.shades)}{code.slice(coloured.code.length)}</>}
+          {coloured === null ? (
+            code
+          ) : (
+            <>
+              {shadeNodes(coloured.shades)}
+              {code.slice(coloured.code.length)}
+            </>
+          )}
         </code>
       </pre>
     </figure>
@@ -273,5 +335,7 @@ function CodeBlock({ code, language, open }: { code: string; language: string; o
 }
 
 function shadeNodes(shades: Shade[]): ComponentChildren {
-  return shades.map((shade) => ('text' in shade ? shade.text : <span class={shade.kind}>{shadeNodes(shade.children)}</span>));
+  return shades.map((shade) =>
+    'text' in shade ? shade.text : <span class={shade.kind}>{shadeNodes(shade.children)}</span>,
+  );
 }

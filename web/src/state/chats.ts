@@ -102,7 +102,11 @@ export async function openChat(id: string | null): Promise<void> {
     if (chat === null) current.value = null;
     else {
       const live = await liveElsewhere();
-      current.value = keep(settle(chat, (message) => live.has(message)), from, false);
+      current.value = keep(
+        settle(chat, (message) => live.has(message)),
+        from,
+        false,
+      );
     }
   } catch (error) {
     if (currentId.value !== id) return;
@@ -273,10 +277,13 @@ export function startChats(): void {
     if (typeof id !== 'string' || isRunning(id)) return;
     const entry = open.get(id);
     if (entry === undefined || entry.draft || entry.timer !== undefined) return;
-    void entry.store.get(id).then(async (chat) => {
-      const live = await liveElsewhere();
-      if (chat !== null && !isRunning(id)) entry.chat.value = settle(chat, (message) => live.has(message));
-    }, () => undefined);
+    void entry.store.get(id).then(
+      async (chat) => {
+        const live = await liveElsewhere();
+        if (chat !== null && !isRunning(id)) entry.chat.value = settle(chat, (message) => live.has(message));
+      },
+      () => undefined,
+    );
   });
   addEventListener('pagehide', () => {
     for (const [id, entry] of open) if (entry.timer !== undefined || isRunning(id)) void flush(id);

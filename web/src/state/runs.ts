@@ -7,7 +7,7 @@ import type { StreamFact } from '../api/completion.ts';
 import { problemOf } from '../api/errors.ts';
 import type { Problem } from '../api/errors.ts';
 import type { ChatRequest, Measured, Usage } from '../api/types.ts';
-import { ROOT, append, newId, path, pathTo, update, wireMessages } from '../chat/model.ts';
+import { ROOT, addFigures, append, newId, path, pathTo, update, wireMessages } from '../chat/model.ts';
 import type { Attachment, Chat, ChatSettings, Message, Status } from '../chat/model.ts';
 import { change, flush, held, partials, saveSoon, streamSaveWait } from './chats.ts';
 import { modelOf } from './server.ts';
@@ -25,6 +25,8 @@ export interface Run {
   reasoningTo: number;
   abort: AbortController;
 }
+
+const LONG_CHARS = 60_000;
 
 export const runs = signal<ReadonlyMap<string, Run>>(new Map());
 
@@ -49,7 +51,12 @@ export function sendEdited(chatId: string, id: string, content: string): void {
 
 function ask(chatId: string, parent: string, content: string, attachments: Attachment[]): void {
   const question: Message = {
-    id: newId(), parent, role: 'user', content, created: Date.now(), status: 'done',
+    id: newId(),
+    parent,
+    role: 'user',
+    content,
+    created: Date.now(),
+    status: 'done',
     ...(attachments.length === 0 ? {} : { attachments }),
   };
   change(chatId, (chat) => append(chat, question));
@@ -68,7 +75,13 @@ function answer(chatId: string, question: string): void {
   if (chat === undefined) return;
   const model = modelOf(chat.settings.model)?.id ?? chat.settings.model ?? '';
   const message: Message = {
-    id: newId(), parent: question, role: 'assistant', content: '', created: Date.now(), model, status: 'streaming',
+    id: newId(),
+    parent: question,
+    role: 'assistant',
+    content: '',
+    created: Date.now(),
+    model,
+    status: 'streaming',
   };
   const request = requestOf(pathTo(chat, question), chat.settings, false);
   change(chatId, (c) => append(c, message));
@@ -124,13 +137,21 @@ interface Outcome {
 
 async function start(chatId: string, message: Message, request: ChatRequest): Promise<void> {
   const run: Run = {
-    chat: chatId, message: message.id,
-    content: signal(message.content), reasoning: signal(message.reasoning ?? ''),
-    phase: signal<Phase>('waiting'), reasoningFrom: 0, reasoningTo: 0, abort: new AbortController(),
+    chat: chatId,
+    message: message.id,
+    content: signal(message.content),
+    reasoning: signal(message.reasoning ?? ''),
+    phase: signal<Phase>('waiting'),
+    reasoningFrom: 0,
+    reasoningTo: 0,
+    abort: new AbortController(),
   };
   runs.value = new Map(runs.peek()).set(message.id, run);
   const own = partials.get(chatId) ?? new Map();
-  partials.set(chatId, own.set(message.id, () => textOf(run, message)));
+  partials.set(
+    chatId,
+    own.set(message.id, () => textOf(run, message)),
+  );
   const release = holdLock(message.id);
   const outcome = await follow(run, request);
   release();
@@ -150,7 +171,7 @@ function conclude(chat: Chat, run: Run, message: Message, outcome: Outcome): Cha
   if (outcome.problem !== undefined) changes.problem = outcome.problem;
   if (outcome.usage !== undefined) changes.usage = outcome.usage;
   if (outcome.measured !== undefined) changes.measured = outcome.measured;
-  return update(chat, message.id, changes, Date.now());
+  return update(chat, message.id, addFigures(message, changes), Date.now());
 }
 
 function textOf(run: Run, message: Message): Partial<Message> {
@@ -184,7 +205,8 @@ async function follow(run: Run, request: ChatRequest): Promise<Outcome> {
       if (fact.type === 'reasoning') reasoning += fact.text;
       if (fact.type === 'content') content += fact.text;
       note(run, fact, outcome);
-      if (cancel === null && (fact.type === 'reasoning' || fact.type === 'content')) cancel = nextFrame(draw);
+      if (cancel === null && (fact.type === 'reasoning' || fact.type === 'content'))
+        cancel = nextFrame(draw, content.length + reasoning.length);
     }
     if (content === '' && reasoning === '' && outcome.finish === undefined) outcome.problem = { kind: 'broken' };
   } catch (error) {
@@ -224,10 +246,13 @@ function note(run: Run, fact: StreamFact, outcome: Outcome): void {
   }
 }
 
-/** The next frame, or a quarter of a second: a page in the background gets no frames. */
-function nextFrame(work: () => void): () => void {
-  const frame = requestAnimationFrame(work);
+/**
+ * The next frame, or a quarter of a second: a page in the background gets no frames. Very long answers are drawn less
+ * often, so that reading and writing stay smooth beside them.
+ */
+function nextFrame(work: () => void, chars: number): () => void {
   const timer = setTimeout(work, 250);
+  const frame = chars < LONG_CHARS ? requestAnimationFrame(work) : 0;
   return () => {
     cancelAnimationFrame(frame);
     clearTimeout(timer);

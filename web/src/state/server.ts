@@ -9,7 +9,9 @@ import type { Info, ModelInfo } from '../api/types.ts';
 export const info = signal<Info | null>(null);
 export const infoProblem = signal<Problem | null>(null);
 
-export const chatModels = computed<ModelInfo[]>(() => (info.value?.models ?? []).filter((model) => model.chat !== false));
+export const chatModels = computed<ModelInfo[]>(() =>
+  (info.value?.models ?? []).filter((model) => model.chat !== false),
+);
 
 export function modelOf(id: string | undefined): ModelInfo | undefined {
   return chatModels.value.find((model) => model.id === id) ?? chatModels.value[0];

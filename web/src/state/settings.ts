@@ -46,7 +46,11 @@ export function startSettings(): void {
   readSettings(stored);
   effect(() => {
     const text = JSON.stringify({
-      language: languageChoice.value, theme: theme.value, place: place.value, key: apiKey.value, defaults: defaults.value,
+      language: languageChoice.value,
+      theme: theme.value,
+      place: place.value,
+      key: apiKey.value,
+      defaults: defaults.value,
     });
     try {
       localStorage.setItem(NAME, text);

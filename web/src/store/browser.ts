@@ -2,7 +2,7 @@
 
 import { ApiError } from '../api/errors.ts';
 import type { ChatRow } from '../api/types.ts';
-import { matches } from '../chat/model.ts';
+import { fold, matches, searchWords } from '../chat/model.ts';
 import type { Chat } from '../chat/model.ts';
 import { checkChat } from '../chat/transfer.ts';
 import type { ChatStore, Page } from './store.ts';
@@ -36,11 +36,17 @@ export class BrowserStore implements ChatStore {
         reject(storageError(request.error));
       };
     });
+    this.opening.catch(() => {
+      this.opening = undefined; // the next call tries again
+    });
     return this.opening;
   }
 
   /** Runs one transaction over both tables; resolves when it is on disk. */
-  private async transact<T>(mode: IDBTransactionMode, work: (tx: IDBTransaction, done: (value: T) => void) => void): Promise<T> {
+  private async transact<T>(
+    mode: IDBTransactionMode,
+    work: (tx: IDBTransaction, done: (value: T) => void) => void,
+  ): Promise<T> {
     let db: IDBDatabase;
     try {
       db = await this.open();
@@ -82,7 +88,8 @@ export class BrowserStore implements ChatStore {
         }
         const get = tx.objectStore('chats').get(row.id) as IDBRequest<Chat | undefined>;
         get.onsuccess = () => {
-          if (get.result !== undefined && matches(get.result, words)) rows.push({ ...row, excerpt: excerpt(get.result, words) });
+          if (get.result !== undefined && matches(get.result, words))
+            rows.push({ ...row, excerpt: excerpt(get.result, words) });
           at.continue();
         };
       };
@@ -139,13 +146,16 @@ export function rowOf(chat: Chat): ChatRow {
 
 /** A piece of text around the first place where a word of the query stands. */
 export function excerpt(chat: Chat, query: string): string {
-  const words = query.toLocaleLowerCase().split(/\s+/u).filter((word) => word !== '');
+  const words = searchWords(query);
   for (const message of Object.values(chat.messages)) {
-    const lower = message.content.toLocaleLowerCase();
-    const at = Math.min(...words.map((word) => lower.indexOf(word)).filter((index) => index >= 0));
-    if (!Number.isFinite(at)) continue;
-    const start = Math.max(0, at - 40);
-    const piece = message.content.slice(start, start + 140).replace(/\s+/gu, ' ').trim();
+    const { text, at } = fold(message.content);
+    const hit = Math.min(...words.map((word) => text.indexOf(word)).filter((index) => index >= 0));
+    if (!Number.isFinite(hit)) continue;
+    const start = at[Math.max(0, hit - 40)] ?? 0;
+    const piece = message.content
+      .slice(start, start + 140)
+      .replace(/\s+/gu, ' ')
+      .trim();
     return `${start > 0 ? '…' : ''}${piece}${start + 140 < message.content.length ? '…' : ''}`;
   }
   return '';

@@ -27,7 +27,10 @@ export class ServerStore implements ChatStore {
     if (before !== null) params.set('before', before);
     const page = await callJson<{ chats: WireRow[]; next: string | null }>(`/api/chats?${params}`);
     const rows = page.chats.map((row) => ({
-      id: row.id, title: row.title, created: row.created_ms, updated: row.updated_ms,
+      id: row.id,
+      title: row.title,
+      created: row.created_ms,
+      updated: row.updated_ms,
       ...(row.excerpt === undefined ? {} : { excerpt: row.excerpt }),
     }));
     return { rows, next: page.next };
@@ -63,6 +66,7 @@ export class ServerStore implements ChatStore {
       try {
         const answer = await callJson<WireRow>(`/api/chats/${encodeURIComponent(chat.id)}`, {
           method: 'PUT',
+          keepalive: true,
           body: { revision: this.revisions.get(chat.id) ?? null, chat: { ...chat, title: chat.title.slice(0, 200) } },
         });
         this.revisions.set(chat.id, answer.revision);
@@ -77,7 +81,10 @@ export class ServerStore implements ChatStore {
   }
 
   async rename(id: string, title: string): Promise<void> {
-    const answer = await callJson<WireRow>(`/api/chats/${encodeURIComponent(id)}`, { method: 'PATCH', body: { title } });
+    const answer = await callJson<WireRow>(`/api/chats/${encodeURIComponent(id)}`, {
+      method: 'PATCH',
+      body: { title },
+    });
     this.revisions.set(id, answer.revision);
   }
 

@@ -8,7 +8,7 @@ import { change } from '../state/chats.ts';
 import { route, settleAddress } from '../state/route.ts';
 import { runOfChat, send, stop } from '../state/runs.ts';
 import { modelOf } from '../state/server.ts';
-import { IconButton } from './controls.tsx';
+import { IconButton, useOutside } from './controls.tsx';
 import { readTextFile } from './files.ts';
 import { Icon, StopMark } from './icons.tsx';
 import { ThinkingControls } from './thinking.tsx';
@@ -57,6 +57,23 @@ export function submit(chat: Chat, text: string, files: Attachment[]): void {
   if (route.peek().view === 'chat' && (route.peek() as { id: string | null }).id === null) settleAddress(chat.id);
 }
 
+/**
+ * The focus goes to the place to write when a chat opens, and when a button that started or stopped an answer went
+ * away with the focus on it. On a touch screen it does not: the keyboard would cover the answer.
+ */
+function useComposerFocus(field: { current: HTMLElement | null }, chat: string, running: boolean): void {
+  useEffect(() => {
+    if (matchMedia('(pointer: fine)').matches) field.current?.focus();
+  }, [chat]);
+  useEffect(() => {
+    const timer = setTimeout(() => {
+      const nowhere = document.activeElement === null || document.activeElement === document.body;
+      if (nowhere && matchMedia('(pointer: fine)').matches) field.current?.focus();
+    }, 60);
+    return () => clearTimeout(timer);
+  }, [running]);
+}
+
 export function Composer({ chat, ready }: { chat: Chat; ready: boolean }) {
   const w = words.value;
   const field = useRef<HTMLTextAreaElement>(null);
@@ -69,9 +86,7 @@ export function Composer({ chat, ready }: { chat: Chat; ready: boolean }) {
     node.style.height = 'auto';
     node.style.height = `${Math.min(node.scrollHeight, innerHeight * 0.4)}px`;
   }, [draft.text, chat.id]);
-  useEffect(() => {
-    if (matchMedia('(pointer: fine)').matches) field.current?.focus();
-  }, [chat.id]);
+  useComposerFocus(field, chat.id, run !== undefined);
   const can = ready && run === undefined && (draft.text.trim() !== '' || draft.files.length > 0);
   const go = (): void => {
     if (!can) return;
@@ -93,21 +108,25 @@ export function Composer({ chat, ready }: { chat: Chat; ready: boolean }) {
     }
   };
   return (
-    <form class="composer" onSubmit={(event) => { event.preventDefault(); go(); }}>
-      {draft.files.length > 0 && (
-        <ul class="files" aria-label={w.attached}>
-          {draft.files.map((file, index) => (
-            <li key={index}>
-              <Icon name="file" size={16} /> <bdi dir="auto">{file.name}</bdi>
-              <IconButton icon="close" label={fill(w.detach, { name: file.name })} onClick={() => setDraft({ files: draft.files.filter((_, i) => i !== index) })} />
-            </li>
-          ))}
-        </ul>
-      )}
-      {fileTrouble.value !== '' && <p class="trouble" role="alert">{fileTrouble.value}</p>}
+    <form
+      class="composer"
+      onSubmit={(event) => {
+        event.preventDefault();
+        go();
+      }}
+    >
+      <Files files={draft.files} />
       <textarea
-        id="composer" ref={field} rows={1} dir={draft.text === '' ? w.dir : 'auto'} value={draft.text} placeholder={w.placeholder} aria-label={w.message}
-        aria-describedby="composer-hint" onInput={(event) => setDraft({ text: event.currentTarget.value })} onKeyDown={key}
+        id="composer"
+        ref={field}
+        rows={1}
+        dir={draft.text === '' ? w.dir : 'auto'}
+        value={draft.text}
+        placeholder={w.placeholder}
+        aria-label={w.message}
+        aria-describedby="composer-hint"
+        onInput={(event) => setDraft({ text: event.currentTarget.value })}
+        onKeyDown={key}
         onPaste={(event) => {
           const files = event.clipboardData?.files;
           if (files !== undefined && files.length > 0) {
@@ -118,7 +137,10 @@ export function Composer({ chat, ready }: { chat: Chat; ready: boolean }) {
       />
       <div class="bar">
         <input
-          ref={chooser} type="file" multiple hidden
+          ref={chooser}
+          type="file"
+          multiple
+          hidden
           onChange={(event) => {
             void takeFiles([...(event.currentTarget.files ?? [])]);
             event.currentTarget.value = '';
@@ -126,12 +148,47 @@ export function Composer({ chat, ready }: { chat: Chat; ready: boolean }) {
         />
         <IconButton icon="attach" label={w.attach} onClick={() => chooser.current?.click()} />
         <ThinkingChip chat={chat} />
-        <span id="composer-hint" class="hint">{w.enterHint}</span>
-        {run === undefined
-          ? <button type="submit" class="send" aria-label={w.send} title={w.send} disabled={!can}><Icon name="send" /></button>
-          : <button type="button" class="send stop" aria-label={w.stop} title={w.stop} onClick={() => stop(chat.id)}><StopMark /></button>}
+        <span id="composer-hint" class="hint">
+          {w.enterHint}
+        </span>
+        {run === undefined ? (
+          <button type="submit" class="send" aria-label={w.send} title={w.send} disabled={!can}>
+            <Icon name="send" />
+          </button>
+        ) : (
+          <button type="button" class="send stop" aria-label={w.stop} title={w.stop} onClick={() => stop(chat.id)}>
+            <StopMark />
+          </button>
+        )}
       </div>
     </form>
+  );
+}
+
+function Files({ files }: { files: Attachment[] }) {
+  const w = words.value;
+  return (
+    <>
+      {files.length > 0 && (
+        <ul class="files" aria-label={w.attached}>
+          {files.map((file, index) => (
+            <li key={index}>
+              <Icon name="file" size={16} /> <bdi dir="auto">{file.name}</bdi>
+              <IconButton
+                icon="close"
+                label={fill(w.detach, { name: file.name })}
+                onClick={() => setDraft({ files: files.filter((_, i) => i !== index) })}
+              />
+            </li>
+          ))}
+        </ul>
+      )}
+      {fileTrouble.value !== '' && (
+        <p class="trouble" role="alert">
+          {fileTrouble.value}
+        </p>
+      )}
+    </>
   );
 }
 
@@ -140,23 +197,13 @@ function ThinkingChip({ chat }: { chat: Chat }) {
   const [open, setOpen] = useState(false);
   const box = useRef<HTMLDivElement>(null);
   const model = modelOf(chat.settings.model);
-  useEffect(() => {
-    if (!open) return undefined;
-    const outside = (event: Event): void => {
-      if (!box.current?.contains(event.target as Node)) setOpen(false);
-    };
-    document.addEventListener('pointerdown', outside);
-    document.addEventListener('focusin', outside);
-    return () => {
-      document.removeEventListener('pointerdown', outside);
-      document.removeEventListener('focusin', outside);
-    };
-  }, [open]);
+  useOutside(open, box, () => setOpen(false));
   if (model?.reasoning !== true) return null;
   const on = chat.settings.thinking !== false;
   return (
     <div
-      class="chipbox" ref={box}
+      class="chipbox"
+      ref={box}
       onKeyDown={(event) => {
         if (event.key === 'Escape' && open) {
           event.stopPropagation();
@@ -165,7 +212,13 @@ function ThinkingChip({ chat }: { chat: Chat }) {
         }
       }}
     >
-      <button type="button" class={on ? 'chip on' : 'chip'} aria-expanded={open} title={on ? w.thinkOn : w.thinkOff} onClick={() => setOpen(!open)}>
+      <button
+        type="button"
+        class={on ? 'chip on' : 'chip'}
+        aria-expanded={open}
+        title={on ? w.thinkOn : w.thinkOff}
+        onClick={() => setOpen(!open)}
+      >
         <Icon name="lead" size={16} />
         <span>{w.think}</span>
         {on && chat.settings.budget !== undefined && <small>≤ {number(chat.settings.budget)}</small>}
@@ -173,7 +226,11 @@ function ThinkingChip({ chat }: { chat: Chat }) {
       </button>
       {open && (
         <div class="popover" role="group" aria-label={w.thinking}>
-          <ThinkingControls model={model} settings={chat.settings} set={(part) => change(chat.id, (c) => ({ ...c, settings: { ...c.settings, ...part } }), 300)} />
+          <ThinkingControls
+            model={model}
+            settings={chat.settings}
+            set={(part) => change(chat.id, (c) => ({ ...c, settings: { ...c.settings, ...part } }), 300)}
+          />
         </div>
       )}
     </div>

@@ -2,7 +2,7 @@
 
 import { signal } from '@preact/signals';
 import type { ComponentChildren } from 'preact';
-import { useEffect, useId, useRef, useState } from 'preact/hooks';
+import { useEffect, useId, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import type { Problem } from '../api/errors.ts';
 import { duration, fill, words } from '../i18n/index.ts';
 import { go } from '../state/route.ts';
@@ -23,7 +23,9 @@ export function tell(text: string): void {
 export function Announcer() {
   return (
     <div class="unseen" role="log" aria-live="polite" aria-relevant="additions">
-      {told.value.map((item) => <p key={item.id}>{item.text}</p>)}
+      {told.value.map((item) => (
+        <p key={item.id}>{item.text}</p>
+      ))}
     </div>
   );
 }
@@ -64,19 +66,36 @@ export function CopyButton({ text, label }: { text: () => string; label: string 
     }
   };
   return (
-    <button type="button" class="quiet" onClick={() => void copy()} aria-label={label} title={done ? words.value.copied : label}>
+    <button
+      type="button"
+      class="quiet"
+      onClick={() => void copy()}
+      aria-label={label}
+      title={done ? words.value.copied : label}
+    >
       <Icon name={done ? 'check' : 'copy'} size={18} />
     </button>
   );
 }
 
 export function IconButton(props: {
-  icon: IconName; label: string; onClick: () => void; disabled?: boolean; pressed?: boolean; class?: string; title?: string;
+  icon: IconName;
+  label: string;
+  onClick: () => void;
+  disabled?: boolean;
+  pressed?: boolean;
+  class?: string;
+  title?: string;
 }) {
   return (
     <button
-      type="button" class={`quiet ${props.class ?? ''}`} aria-label={props.label} title={props.title ?? props.label}
-      onClick={props.onClick} disabled={props.disabled} aria-pressed={props.pressed}
+      type="button"
+      class={`quiet ${props.class ?? ''}`}
+      aria-label={props.label}
+      title={props.title ?? props.label}
+      onClick={props.onClick}
+      disabled={props.disabled}
+      aria-pressed={props.pressed}
     >
       <Icon name={props.icon} size={18} />
     </button>
@@ -84,8 +103,16 @@ export function IconButton(props: {
 }
 
 /** A modal dialog: the browser keeps the focus inside and gives it back. */
-export function Dialog({ title, onClose, children, wide }: {
-  title: string; onClose: () => void; children: ComponentChildren; wide?: boolean;
+export function Dialog({
+  title,
+  onClose,
+  children,
+  wide,
+}: {
+  title: string;
+  onClose: () => void;
+  children: ComponentChildren;
+  wide?: boolean;
 }) {
   const element = useRef<HTMLDialogElement>(null);
   const heading = useId();
@@ -96,9 +123,16 @@ export function Dialog({ title, onClose, children, wide }: {
   }, []);
   return (
     <dialog
-      ref={element} class={wide ? 'wide' : undefined} aria-labelledby={heading}
-      onCancel={(event) => { event.preventDefault(); onClose(); }}
-      onPointerDown={(event) => { if (event.target === element.current) onClose(); }}
+      ref={element}
+      class={wide ? 'wide' : undefined}
+      aria-labelledby={heading}
+      onCancel={(event) => {
+        event.preventDefault();
+        onClose();
+      }}
+      onPointerDown={(event) => {
+        if (event.target === element.current) onClose();
+      }}
     >
       <div class="sheet">
         <header>
@@ -117,17 +151,12 @@ export interface MenuItem {
   danger?: boolean;
 }
 
-/** A button that opens a list of actions; arrows move, Escape closes. */
-export function Menu({ label, items }: { label: string; items: MenuItem[] }) {
-  const [open, setOpen] = useState(false);
-  const [up, setUp] = useState(false);
-  const box = useRef<HTMLDivElement>(null);
-  const button = useRef<HTMLButtonElement>(null);
+/** Closes what is open when something outside it is touched or gets the focus. */
+export function useOutside(open: boolean, box: { current: HTMLElement | null }, close: () => void): void {
   useEffect(() => {
     if (!open) return undefined;
-    box.current?.querySelector<HTMLElement>('[role=menuitem]')?.focus();
     const outside = (event: Event): void => {
-      if (!box.current?.contains(event.target as Node)) setOpen(false);
+      if (!box.current?.contains(event.target as Node)) close();
     };
     document.addEventListener('pointerdown', outside);
     document.addEventListener('focusin', outside);
@@ -136,29 +165,52 @@ export function Menu({ label, items }: { label: string; items: MenuItem[] }) {
       document.removeEventListener('focusin', outside);
     };
   }, [open]);
+}
+
+function moveInMenu(event: KeyboardEvent, close: () => void): void {
+  const box = event.currentTarget as HTMLElement;
+  const all = [...box.querySelectorAll<HTMLElement>('[role=menuitem]')];
+  const at = all.indexOf(document.activeElement as HTMLElement);
+  const to: Record<string, number> = {
+    ArrowDown: (at + 1) % all.length,
+    ArrowUp: (at - 1 + all.length) % all.length,
+    Home: 0,
+    End: all.length - 1,
+  };
+  if (event.key === 'Escape') {
+    event.preventDefault();
+    event.stopPropagation();
+    close();
+  } else if (to[event.key] !== undefined) {
+    event.preventDefault();
+    all[to[event.key]!]?.focus();
+  }
+}
+
+/** A button that opens a list of actions; arrows move, Escape closes. */
+export function Menu({ label, items }: { label: string; items: MenuItem[] }) {
+  const [open, setOpen] = useState(false);
+  const [up, setUp] = useState(false);
+  const box = useRef<HTMLDivElement>(null);
+  const button = useRef<HTMLButtonElement>(null);
+  useOutside(open, box, () => setOpen(false));
+  useLayoutEffect(() => {
+    if (open) box.current?.querySelector<HTMLElement>('[role=menuitem]')?.focus();
+  }, [open]);
   const close = (): void => {
     setOpen(false);
     button.current?.focus();
   };
-  const move = (event: KeyboardEvent): void => {
-    const all = [...(box.current?.querySelectorAll<HTMLElement>('[role=menuitem]') ?? [])];
-    const at = all.indexOf(document.activeElement as HTMLElement);
-    const to: Record<string, number> = {
-      ArrowDown: (at + 1) % all.length, ArrowUp: (at - 1 + all.length) % all.length, Home: 0, End: all.length - 1,
-    };
-    if (event.key === 'Escape') {
-      event.preventDefault();
-      event.stopPropagation();
-      close();
-    } else if (to[event.key] !== undefined) {
-      event.preventDefault();
-      all[to[event.key]!]?.focus();
-    }
-  };
   return (
-    <div class="menu" ref={box} onKeyDown={open ? move : undefined}>
+    <div class="menu" ref={box} onKeyDown={open ? (event) => moveInMenu(event, close) : undefined}>
       <button
-        ref={button} type="button" class="quiet" aria-haspopup="menu" aria-expanded={open} aria-label={label} title={label}
+        ref={button}
+        type="button"
+        class="quiet"
+        aria-haspopup="menu"
+        aria-expanded={open}
+        aria-label={label}
+        title={label}
         onClick={() => {
           setUp((button.current?.getBoundingClientRect().bottom ?? 0) > innerHeight - 220);
           setOpen(!open);
@@ -170,8 +222,15 @@ export function Menu({ label, items }: { label: string; items: MenuItem[] }) {
         <div role="menu" class={up ? 'list up' : 'list'} aria-label={label}>
           {items.map((item) => (
             <button
-              key={item.label} type="button" role="menuitem" tabIndex={-1} class={item.danger ? 'danger' : undefined}
-              onClick={() => { close(); item.act(); }}
+              key={item.label}
+              type="button"
+              role="menuitem"
+              tabIndex={-1}
+              class={item.danger ? 'danger' : undefined}
+              onClick={() => {
+                close();
+                item.act();
+              }}
             >
               {item.label}
             </button>
@@ -183,7 +242,15 @@ export function Menu({ label, items }: { label: string; items: MenuItem[] }) {
 }
 
 /** What went wrong, what to do, and a button that does it. */
-export function ProblemNotice({ problem, retry, more }: { problem: Problem; retry?: () => void; more?: ComponentChildren }) {
+export function ProblemNotice({
+  problem,
+  retry,
+  more,
+}: {
+  problem: Problem;
+  retry?: () => void;
+  more?: ComponentChildren;
+}) {
   const w = words.value;
   const [title, advice] = w.problems[problem.kind] ?? w.problems.server!;
   const left = useCountdown(problem.retryAt);
@@ -191,13 +258,25 @@ export function ProblemNotice({ problem, retry, more }: { problem: Problem; retr
     <div class="problem" role="alert">
       <Icon name="alert" />
       <div>
-        <p><strong>{title}</strong> {advice}</p>
+        <p>
+          <strong>{title}</strong> {advice}
+        </p>
         {problem.detail !== undefined && problem.detail !== '' && (
-          <p class="detail">{w.serverSays} <bdi dir="auto">{problem.detail}</bdi></p>
+          <p class="detail">
+            {w.serverSays} <bdi dir="auto">{problem.detail}</bdi>
+          </p>
         )}
         <div class="actions">
-          {problem.kind === 'key' && <button type="button" onClick={() => dialog.value = 'settings'}>{w.openSettings}</button>}
-          {problem.kind === 'balance' && <button type="button" onClick={() => go({ view: 'usage' })}>{w.openUsage}</button>}
+          {problem.kind === 'key' && (
+            <button type="button" onClick={() => (dialog.value = 'settings')}>
+              {w.openSettings}
+            </button>
+          )}
+          {problem.kind === 'balance' && (
+            <button type="button" onClick={() => go({ view: 'usage' })}>
+              {w.openUsage}
+            </button>
+          )}
           {retry !== undefined && (
             <button type="button" onClick={retry} disabled={left > 0}>
               {left > 0 ? fill(w.tryAgainIn, { time: duration(left) }) : w.tryAgain}

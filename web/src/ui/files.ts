@@ -5,7 +5,8 @@ import type { Attachment } from '../chat/model.ts';
 export const FILE_BYTES_MAX = 1024 * 1024;
 export const FILES_BYTES_MAX = 4 * 1024 * 1024;
 
-export type FileResult = { ok: true; file: Attachment } | { ok: false; why: 'size'; max: number } | { ok: false; why: 'binary' };
+export type FileResult =
+  { ok: true; file: Attachment } | { ok: false; why: 'size'; max: number } | { ok: false; why: 'binary' };
 
 /** Reads UTF-8 (or UTF-16 with its mark); anything with bytes that are no text is refused. */
 export async function readTextFile(file: File, taken_bytes: number): Promise<FileResult> {
@@ -16,7 +17,8 @@ export async function readTextFile(file: File, taken_bytes: number): Promise<Fil
 }
 
 export function decode(data: Uint8Array): string | null {
-  const mark = data[0] === 0xff && data[1] === 0xfe ? 'utf-16le' : data[0] === 0xfe && data[1] === 0xff ? 'utf-16be' : 'utf-8';
+  const mark =
+    data[0] === 0xff && data[1] === 0xfe ? 'utf-16le' : data[0] === 0xfe && data[1] === 0xff ? 'utf-16be' : 'utf-8';
   let text: string;
   try {
     text = new TextDecoder(mark, { fatal: true }).decode(data);

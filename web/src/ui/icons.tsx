@@ -32,7 +32,14 @@ const TURNS = new Set<IconName>(['back', 'forward', 'retry']);
 
 export function Icon({ name, size = 20 }: { name: IconName; size?: number }) {
   return (
-    <svg class={TURNS.has(name) ? 'icon mirrored' : 'icon'} width={size} height={size} viewBox="0 0 20 20" aria-hidden="true" focusable="false">
+    <svg
+      class={TURNS.has(name) ? 'icon mirrored' : 'icon'}
+      width={size}
+      height={size}
+      viewBox="0 0 20 20"
+      aria-hidden="true"
+      focusable="false"
+    >
       <path d={PATHS[name]} />
       {name === 'lead' && <path class="solid" d="M10 10l2.9 5.2a3.2 3.2 0 0 1-5.8 0z" />}
     </svg>

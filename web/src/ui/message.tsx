@@ -22,9 +22,11 @@ interface Props {
 }
 
 export function MessageView({ chat, message, busy }: Props) {
-  return message.role === 'user'
-    ? <Question chat={chat} message={message} busy={busy} />
-    : <Answer chat={chat} message={message} busy={busy} />;
+  return message.role === 'user' ? (
+    <Question chat={chat} message={message} busy={busy} />
+  ) : (
+    <Answer chat={chat} message={message} busy={busy} />
+  );
 }
 
 function Turns({ chat, message, busy }: Props) {
@@ -35,7 +37,9 @@ function Turns({ chat, message, busy }: Props) {
   return (
     <span class="turns" role="group" aria-label={fill(w.version, { n: number(index + 1), of: number(ids.length) })}>
       <IconButton icon="back" label={w.previous} onClick={() => to(-1)} disabled={busy || index === 0} />
-      <span aria-hidden="true">{number(index + 1)}/{number(ids.length)}</span>
+      <span aria-hidden="true">
+        {number(index + 1)}/{number(ids.length)}
+      </span>
       <IconButton icon="forward" label={w.next} onClick={() => to(1)} disabled={busy || index === ids.length - 1} />
     </span>
   );
@@ -60,16 +64,26 @@ function Question({ chat, message, busy }: Props) {
           {message.attachments!.map((file) => (
             <li key={file.name}>
               <details>
-                <summary><Icon name="file" size={16} /> <bdi dir="auto">{file.name}</bdi></summary>
-                <pre dir="auto" tabIndex={0}>{file.text}</pre>
+                <summary>
+                  <Icon name="file" size={16} /> <bdi dir="auto">{file.name}</bdi>
+                </summary>
+                <pre dir="auto" tabIndex={0}>
+                  {file.text}
+                </pre>
               </details>
             </li>
           ))}
         </ul>
       )}
-      {editing
-        ? <Editor chat={chat} message={message} done={() => setEditing(false)} />
-        : message.content !== '' && <div class="bubble"><PlainText text={message.content} around={w.dir} /></div>}
+      {editing ? (
+        <Editor chat={chat} message={message} done={() => setEditing(false)} />
+      ) : (
+        message.content !== '' && (
+          <div class="bubble">
+            <PlainText text={message.content} around={w.dir} />
+          </div>
+        )
+      )}
       {!editing && (
         <footer>
           <Turns chat={chat} message={message} busy={busy} />
@@ -98,7 +112,11 @@ function Editor({ chat, message, done }: { chat: Chat; message: Message; done: (
   return (
     <div class="editor">
       <textarea
-        ref={field} dir="auto" aria-label={w.editing} value={text} rows={Math.min(12, text.split('\n').length + 1)}
+        ref={field}
+        dir="auto"
+        aria-label={w.editing}
+        value={text}
+        rows={Math.min(12, text.split('\n').length + 1)}
         onInput={(event) => setText(event.currentTarget.value)}
         onKeyDown={(event) => {
           if (event.key === 'Escape') {
@@ -112,8 +130,12 @@ function Editor({ chat, message, done }: { chat: Chat; message: Message; done: (
         }}
       />
       <div class="actions">
-        <button type="button" class="primary" onClick={submit} disabled={text.trim() === ''}>{w.sendEdited}</button>
-        <button type="button" onClick={done}>{w.cancel}</button>
+        <button type="button" class="primary" onClick={submit} disabled={text.trim() === ''}>
+          {w.sendEdited}
+        </button>
+        <button type="button" onClick={done}>
+          {w.cancel}
+        </button>
       </div>
     </div>
   );
@@ -127,7 +149,12 @@ function Answer({ chat, message, busy }: Props) {
   useSpoken(run, content);
   const around = dirOf(content || (chat.messages[message.parent]?.content ?? ''), w.dir);
   return (
-    <article class="message assistant" aria-label={fill(w.saidModel, { model: message.model ?? '' })} aria-busy={run !== undefined} data-id={message.id}>
+    <article
+      class="message assistant"
+      aria-label={fill(w.saidModel, { model: message.model ?? '' })}
+      aria-busy={run !== undefined}
+      data-id={message.id}
+    >
       {reasoning !== '' && <Reasoning message={message} text={reasoning} run={run} around={around} />}
       {run !== undefined && content === '' && reasoning === '' && <Waiting run={run} />}
       {content !== '' && <Markdown text={content} complete={run === undefined} around={around} />}
@@ -172,12 +199,24 @@ function useSpoken(run: Run | undefined, content: string): void {
 function Waiting({ run }: { run: Run }) {
   const w = words.value;
   return (
-    <p class="waiting"><i class="pulse" /> {run.phase.value === 'queued' ? w.queued : w.waiting}</p>
+    <p class="waiting">
+      <i class="pulse" /> {run.phase.value === 'queued' ? w.queued : w.waiting}
+    </p>
   );
 }
 
 /** The reasoning, folded: its time and length in the line, the last words while it goes on, all of it when open. */
-function Reasoning({ message, text, run, around }: { message: Message; text: string; run: Run | undefined; around: 'ltr' | 'rtl' }) {
+function Reasoning({
+  message,
+  text,
+  run,
+  around,
+}: {
+  message: Message;
+  text: string;
+  run: Run | undefined;
+  around: 'ltr' | 'rtl';
+}) {
   const w = words.value;
   const [open, setOpen] = useState(false);
   const active = run !== undefined && run.phase.value === 'reasoning';
@@ -186,7 +225,8 @@ function Reasoning({ message, text, run, around }: { message: Message; text: str
   const box = useRef<HTMLDivElement>(null);
   useEffect(() => {
     const node = box.current;
-    if (active && open && node !== null && node.scrollHeight - node.scrollTop - node.clientHeight < 80) node.scrollTop = node.scrollHeight;
+    if (active && open && node !== null && node.scrollHeight - node.scrollTop - node.clientHeight < 80)
+      node.scrollTop = node.scrollHeight;
   }, [text, open, active]);
   const lastLine = active && !open ? (text.trimEnd().split('\n').at(-1) ?? '').slice(-160) : '';
   return (
@@ -194,7 +234,11 @@ function Reasoning({ message, text, run, around }: { message: Message; text: str
       <button type="button" aria-expanded={open} aria-controls={`r-${message.id}`} onClick={() => setOpen(!open)}>
         <Icon name="lead" size={18} />
         <span class="label" dir={w.dir}>
-          {active ? w.reasoningNow : typeof seconds === 'number' && seconds > 0 ? fill(w.reasoned, { time: duration(seconds) }) : w.reasonedPlain}
+          {active
+            ? w.reasoningNow
+            : typeof seconds === 'number' && seconds > 0
+              ? fill(w.reasoned, { time: duration(seconds) })
+              : w.reasonedPlain}
         </span>
         <span class="length" dir={w.dir}>
           {active && typeof seconds === 'number' && seconds > 0 && duration(seconds)}
@@ -202,8 +246,20 @@ function Reasoning({ message, text, run, around }: { message: Message; text: str
         </span>
         <Icon name="chevron" size={16} />
       </button>
-      {lastLine !== '' && <p class="last" dir={dirOf(lastLine, around)} aria-hidden="true"><bdi>{lastLine}</bdi></p>}
-      <div id={`r-${message.id}`} ref={box} class="depth" hidden={!open} tabIndex={open ? 0 : undefined} role="region" aria-label={w.reasonedPlain}>
+      {lastLine !== '' && (
+        <p class="last" dir={dirOf(lastLine, around)} aria-hidden="true">
+          <bdi>{lastLine}</bdi>
+        </p>
+      )}
+      <div
+        id={`r-${message.id}`}
+        ref={box}
+        class="depth"
+        hidden={!open}
+        tabIndex={open ? 0 : undefined}
+        role="region"
+        aria-label={w.reasonedPlain}
+      >
         {open && <PlainText text={text.trim()} around={around} />}
       </div>
     </section>
@@ -231,21 +287,42 @@ function useSeconds(run: Run | undefined, active: boolean): number | undefined {
 function Ending({ chat, message, busy }: Props) {
   const w = words.value;
   const started = message.content !== '' || (message.reasoning ?? '') !== '';
-  const goOn = started && <button type="button" onClick={() => resume(chat.id, message.id)} disabled={busy}>{w.continue}</button>;
+  const goOn = started && (
+    <button type="button" onClick={() => resume(chat.id, message.id)} disabled={busy}>
+      {w.continue}
+    </button>
+  );
   if (message.status === 'failed' && message.problem !== undefined) {
-    return <ProblemNotice problem={message.problem} retry={busy ? undefined : () => retry(chat.id, message.id)} more={goOn} />;
+    return (
+      <ProblemNotice
+        problem={message.problem}
+        retry={busy ? undefined : () => retry(chat.id, message.id)}
+        more={goOn}
+      />
+    );
   }
-  const note = message.status === 'stopped' ? w.stopped
-    : message.status === 'interrupted' ? w.interrupted
-    : message.finish === 'length' ? w.lengthEnd
-    : message.finish === 'insufficient_system_resource' ? w.resourceEnd
-    : message.status === 'done' && message.content === '' ? w.empty : '';
+  const note =
+    message.status === 'stopped'
+      ? w.stopped
+      : message.status === 'interrupted'
+        ? w.interrupted
+        : message.finish === 'length'
+          ? w.lengthEnd
+          : message.finish === 'insufficient_system_resource'
+            ? w.resourceEnd
+            : message.status === 'done' && message.content === ''
+              ? w.empty
+              : '';
   if (note === '') return null;
   return (
     <p class="note" role="status">
       <span>{note}</span>
       {goOn}
-      {!started && <button type="button" onClick={() => retry(chat.id, message.id)} disabled={busy}>{w.retry}</button>}
+      {!started && (
+        <button type="button" onClick={() => retry(chat.id, message.id)} disabled={busy}>
+          {w.retry}
+        </button>
+      )}
     </p>
   );
 }

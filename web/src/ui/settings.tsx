@@ -4,6 +4,7 @@ import { useId, useRef, useState } from 'preact/hooks';
 import type { ComponentChildren } from 'preact';
 import { problemOf } from '../api/errors.ts';
 import type { Problem } from '../api/errors.ts';
+import type { ModelInfo } from '../api/types.ts';
 import type { Chat, ChatSettings } from '../chat/model.ts';
 import { fromJson, toJson } from '../chat/transfer.ts';
 import { LANGUAGES, count, fill, languageChoice, words } from '../i18n/index.ts';
@@ -25,7 +26,9 @@ export function Dialogs() {
   return (
     <>
       {dialog.value === 'settings' && <PageSettings onClose={close} />}
-      {dialog.value === 'chat' && current.value != null && <ChatSettingsDialog chat={current.value.value} onClose={close} />}
+      {dialog.value === 'chat' && current.value != null && (
+        <ChatSettingsDialog chat={current.value.value} onClose={close} />
+      )}
       {dialog.value === 'keys' && <Keys onClose={close} />}
       {question.value !== null && <Ask />}
     </>
@@ -40,10 +43,23 @@ function Ask() {
   };
   return (
     <Dialog title={asked.action} onClose={close}>
-      <p><bdi dir="auto">{asked.text}</bdi></p>
+      <p>
+        <bdi dir="auto">{asked.text}</bdi>
+      </p>
       <div class="actions end">
-        <button type="button" onClick={close}>{w.cancel}</button>
-        <button type="button" class="danger" onClick={() => { close(); asked.act(); }}>{asked.action}</button>
+        <button type="button" onClick={close}>
+          {w.cancel}
+        </button>
+        <button
+          type="button"
+          class="danger"
+          onClick={() => {
+            close();
+            asked.act();
+          }}
+        >
+          {asked.action}
+        </button>
       </div>
     </Dialog>
   );
@@ -60,25 +76,54 @@ function Keys({ onClose }: { onClose: () => void }) {
 function KeyList() {
   return (
     <dl class="keys">
-      {words.value.keys.map(([key, what]) => <div key={key}><dt><kbd dir="ltr">{key}</kbd></dt><dd>{what}</dd></div>)}
+      {words.value.keys.map(([key, what]) => (
+        <div key={key}>
+          <dt>
+            <kbd dir="ltr">{key}</kbd>
+          </dt>
+          <dd>{what}</dd>
+        </div>
+      ))}
     </dl>
   );
 }
 
 function Group({ title, children }: { title: string; children: ComponentChildren }) {
-  return <section class="group"><h3>{title}</h3>{children}</section>;
+  return (
+    <section class="group">
+      <h3>{title}</h3>
+      {children}
+    </section>
+  );
 }
 
-function Choices<T extends string>({ name, value, options, set }: {
-  name: string; value: T; options: { value: T; label: string; help?: string; off?: boolean }[]; set: (value: T) => void;
+function Choices<T extends string>({
+  name,
+  value,
+  options,
+  set,
+}: {
+  name: string;
+  value: T;
+  options: { value: T; label: string; help?: string; off?: boolean }[];
+  set: (value: T) => void;
 }) {
   const id = useId();
   return (
     <div class="choices" role="radiogroup" aria-label={name}>
       {options.map((option) => (
         <label key={option.value} class="choice">
-          <input type="radio" name={id} checked={option.value === value} disabled={option.off} onChange={() => set(option.value)} />
-          <span>{option.label}{option.help !== undefined && <small class="help">{option.help}</small>}</span>
+          <input
+            type="radio"
+            name={id}
+            checked={option.value === value}
+            disabled={option.off}
+            onChange={() => set(option.value)}
+          />
+          <span>
+            {option.label}
+            {option.help !== undefined && <small class="help">{option.help}</small>}
+          </span>
         </label>
       ))}
     </div>
@@ -91,22 +136,40 @@ function PageSettings({ onClose }: { onClose: () => void }) {
     <Dialog title={w.settings} onClose={onClose} wide>
       <Group title={w.language}>
         <Choices<LanguageChoice>
-          name={w.language} value={languageChoice.value} set={(value) => languageChoice.value = value}
-          options={[{ value: 'auto', label: w.languageAuto }, ...LANGUAGES.map((one) => ({ value: one.code as LanguageChoice, label: one.name }))]}
+          name={w.language}
+          value={languageChoice.value}
+          set={(value) => (languageChoice.value = value)}
+          options={[
+            { value: 'auto', label: w.languageAuto },
+            ...LANGUAGES.map((one) => ({ value: one.code as LanguageChoice, label: one.name })),
+          ]}
         />
       </Group>
       <Group title={w.theme}>
         <Choices<Theme>
-          name={w.theme} value={theme.value} set={(value) => theme.value = value}
-          options={[{ value: 'auto', label: w.themeAuto }, { value: 'light', label: w.themeLight }, { value: 'dark', label: w.themeDark }]}
+          name={w.theme}
+          value={theme.value}
+          set={(value) => (theme.value = value)}
+          options={[
+            { value: 'auto', label: w.themeAuto },
+            { value: 'light', label: w.themeLight },
+            { value: 'dark', label: w.themeDark },
+          ]}
         />
       </Group>
       <KeyGroup />
       <PlaceGroup />
       <DataGroup />
-      <Group title={w.shortcuts}><KeyList /></Group>
+      <Group title={w.shortcuts}>
+        <KeyList />
+      </Group>
       <Group title={w.about}>
-        <p>{fill(w.aboutText, { version: info.value?.version ?? '' })} <a href="/licenses.txt" target="_blank" rel="noopener noreferrer">{w.licences}</a></p>
+        <p>
+          {fill(w.aboutText, { version: info.value?.version ?? '' })}{' '}
+          <a href="/licenses.txt" target="_blank" rel="noopener noreferrer">
+            {w.licences}
+          </a>
+        </p>
       </Group>
     </Dialog>
   );
@@ -119,12 +182,27 @@ function KeyGroup() {
   return (
     <Group title={w.key}>
       <input
-        class="wide" type={(shown ? 'text' : 'password') as 'password'} dir="ltr" autocomplete="off" spellcheck={false} value={apiKey.value} aria-label={w.key}
-        aria-describedby={id} onInput={(event) => apiKey.value = event.currentTarget.value.trim()}
-        onChange={() => { void loadInfo(); void loadRows(); }}
+        class="wide"
+        type={(shown ? 'text' : 'password') as 'password'}
+        dir="ltr"
+        autocomplete="off"
+        spellcheck={false}
+        value={apiKey.value}
+        aria-label={w.key}
+        aria-describedby={id}
+        onInput={(event) => (apiKey.value = event.currentTarget.value.trim())}
+        onChange={() => {
+          void loadInfo();
+          void loadRows();
+        }}
       />
-      <label class="choice"><input type="checkbox" checked={shown} onChange={() => setShown(!shown)} /><span>{w.keyShow}</span></label>
-      <small class="help" id={id}>{info.value?.key_needed === false ? w.keyNotNeeded : w.keyHelp}</small>
+      <label class="choice">
+        <input type="checkbox" checked={shown} onChange={() => setShown(!shown)} />
+        <span>{w.keyShow}</span>
+      </label>
+      <small class="help" id={id}>
+        {info.value?.key_needed === false ? w.keyNotNeeded : w.keyHelp}
+      </small>
     </Group>
   );
 }
@@ -165,17 +243,50 @@ function PlaceGroup() {
   return (
     <Group title={w.place}>
       <Choices<Place>
-        name={w.place} value={place.value} set={(to) => void set(to)}
+        name={w.place}
+        value={place.value}
+        set={(to) => void set(to)}
         options={[
           { value: 'browser', label: w.placeBrowser, help: w.placeBrowserHelp },
-          { value: 'server', label: w.placeServer, help: info.value?.store === false ? w.placeServerOff : w.placeServerHelp, off: info.value?.store === false },
+          {
+            value: 'server',
+            label: w.placeServer,
+            help: info.value?.store === false ? w.placeServerOff : w.placeServerHelp,
+            off: info.value?.store === false,
+          },
         ]}
       />
-      {left !== null && <button type="button" onClick={() => void move()} disabled={state === 'busy'}>{fill(w.move, { chats: count('chats', left.n) })}</button>}
+      {left !== null && (
+        <button type="button" onClick={() => void move()} disabled={state === 'busy'}>
+          {fill(w.move, { chats: count('chats', left.n) })}
+        </button>
+      )}
       {state === 'moved' && <p role="status">{w.moved}</p>}
       {problem !== null && <ProblemNotice problem={problem} />}
     </Group>
   );
+}
+
+/** Takes the chats of a file in; gives back what to say about it. */
+async function importFile(file: File): Promise<string> {
+  const w = words.peek();
+  let found: ReturnType<typeof fromJson>;
+  try {
+    found = fromJson(await file.text());
+  } catch {
+    return w.notChats;
+  }
+  for (const chat of found.chats) await addTo(storeOf(place.peek()), chat);
+  await loadRows();
+  if (found.chats.length === 0) return w.notChats;
+  const rest = found.rejected.length === 0 ? '' : ` ${count('rejected', found.rejected.length)}.`;
+  return `${fill(w.imported, { chats: count('chats', found.chats.length) })}${rest}`;
+}
+
+function askRemoveAll(act: () => Promise<void>): void {
+  const w = words.peek();
+  const where = place.peek() === 'server' ? w.placeServer : w.placeBrowser;
+  question.value = { text: fill(w.removeAllAsk, { place: where }), action: w.removeAll, act: () => void act() };
 }
 
 function DataGroup() {
@@ -192,40 +303,45 @@ function DataGroup() {
       setProblem(problemOf(error));
     }
   };
-  const take = (file: File): Promise<void> => guard(async () => {
-    let found: ReturnType<typeof fromJson>;
-    try {
-      found = fromJson(await file.text());
-    } catch {
-      setSaid(w.notChats);
-      return;
-    }
-    for (const chat of found.chats) await addTo(storeOf(place.peek()), chat);
-    await loadRows();
-    const rest = found.rejected.length === 0 ? '' : ` ${count('rejected', found.rejected.length)}.`;
-    setSaid(found.chats.length === 0 ? w.notChats : `${fill(w.imported, { chats: count('chats', found.chats.length) })}${rest}`);
-  });
-  const where = place.value === 'server' ? w.placeServer : w.placeBrowser;
   return (
     <Group title={w.data}>
       <div class="actions">
-        <button type="button" onClick={() => void guard(async () => saveFile('fathom-chats.json', 'application/json', toJson(await storeOf(place.peek()).all())))}>{w.exportAll}</button>
-        <button type="button" onClick={() => chooser.current?.click()}>{w.import}</button>
         <button
-          type="button" class="danger"
-          onClick={() => question.value = {
-            text: fill(w.removeAllAsk, { place: where }), action: w.removeAll,
-            act: () => void guard(async () => { await removeAllChats(); go({ view: 'chat', id: null }); }),
-          }}
+          type="button"
+          onClick={() =>
+            void guard(async () =>
+              saveFile('fathom-chats.json', 'application/json', toJson(await storeOf(place.peek()).all())),
+            )
+          }
+        >
+          {w.exportAll}
+        </button>
+        <button type="button" onClick={() => chooser.current?.click()}>
+          {w.import}
+        </button>
+        <button
+          type="button"
+          class="danger"
+          onClick={() =>
+            askRemoveAll(() =>
+              guard(async () => {
+                await removeAllChats();
+                go({ view: 'chat', id: null });
+              }),
+            )
+          }
         >
           {w.removeAll}
         </button>
       </div>
       <input
-        ref={chooser} type="file" accept=".json,application/json" hidden
+        ref={chooser}
+        type="file"
+        accept=".json,application/json"
+        hidden
         onChange={(event) => {
           const file = event.currentTarget.files?.[0];
-          if (file !== undefined) void take(file);
+          if (file !== undefined) void guard(async () => setSaid(await importFile(file)));
           event.currentTarget.value = '';
         }}
       />
@@ -246,35 +362,122 @@ function ChatSettingsDialog({ chat, onClose }: { chat: Chat; onClose: () => void
     setUsed(false);
     change(chat.id, (c) => ({ ...c, settings: { ...c.settings, ...part } }), 300);
   };
-  const given = (value: number | undefined): string => (value === undefined ? w.modelDefault : `${w.modelDefault} (${value})`);
   return (
     <Dialog title={w.chatSettings} onClose={onClose} wide>
-      <div class="field"><label for={picker}>{w.model}</label><ModelPicker chat={chat} id={picker} /></div>
+      <div class="field">
+        <label for={picker}>{w.model}</label>
+        <ModelPicker chat={chat} id={picker} />
+      </div>
       <div class="field">
         <label for={system}>{w.system}</label>
-        <textarea id={system} rows={4} dir="auto" value={settings.system ?? ''} onInput={(event) => set({ system: event.currentTarget.value || undefined })} />
+        <textarea
+          id={system}
+          rows={4}
+          dir="auto"
+          value={settings.system ?? ''}
+          onInput={(event) => set({ system: event.currentTarget.value || undefined })}
+        />
         <small class="help">{w.systemHelp}</small>
       </div>
-      <Group title={w.thinking}><ThinkingControls model={model} settings={settings} set={set} /></Group>
-      <Group title={w.sampling}>
-        <div class="grid">
-          <NumberField label={w.temperature} help={w.temperatureHelp} value={settings.temperature} min={0} max={2} step={0.1} placeholder={given(model?.defaults?.temperature)} set={(temperature) => set({ temperature })} />
-          <NumberField label={w.topP} help={w.topPHelp} value={settings.top_p} min={0} max={1} step={0.05} placeholder={given(model?.defaults?.top_p)} set={(top_p) => set({ top_p })} />
-          <NumberField label={w.maxTokens} value={settings.max_tokens} min={1} max={model?.context_tokens ?? 1_000_000} step={1} placeholder={w.unlimited} set={(max_tokens) => set({ max_tokens })} />
-          <NumberField label={w.seed} help={w.seedHelp} value={settings.seed} min={0} max={Number.MAX_SAFE_INTEGER} step={1} placeholder={w.random} set={(seed) => set({ seed })} />
-        </div>
+      <Group title={w.thinking}>
+        <ThinkingControls model={model} settings={settings} set={set} />
       </Group>
+      <Sampling settings={settings} model={model} set={set} />
       <div class="actions">
-        <button type="button" onClick={() => { defaults.value = { ...settings }; setUsed(true); }}>{w.useForNew}</button>
-        <button type="button" onClick={() => change(chat.id, (c) => ({ ...c, settings: c.settings.model === undefined ? {} : { model: c.settings.model } }), 300)}>{w.reset}</button>
+        <button
+          type="button"
+          onClick={() => {
+            defaults.value = { ...settings };
+            setUsed(true);
+          }}
+        >
+          {w.useForNew}
+        </button>
+        <button
+          type="button"
+          onClick={() =>
+            change(
+              chat.id,
+              (c) => ({ ...c, settings: c.settings.model === undefined ? {} : { model: c.settings.model } }),
+              300,
+            )
+          }
+        >
+          {w.reset}
+        </button>
       </div>
       {used && <p role="status">{w.usedForNew}</p>}
     </Dialog>
   );
 }
 
+function Sampling({
+  settings,
+  model,
+  set,
+}: {
+  settings: ChatSettings;
+  model: ModelInfo | undefined;
+  set: (part: Partial<ChatSettings>) => void;
+}) {
+  const w = words.value;
+  const given = (value: number | undefined): string =>
+    value === undefined ? w.modelDefault : `${w.modelDefault} (${value})`;
+  return (
+    <Group title={w.sampling}>
+      <div class="grid">
+        <NumberField
+          label={w.temperature}
+          help={w.temperatureHelp}
+          value={settings.temperature}
+          min={0}
+          max={2}
+          step={0.1}
+          placeholder={given(model?.defaults?.temperature)}
+          set={(temperature) => set({ temperature })}
+        />
+        <NumberField
+          label={w.topP}
+          help={w.topPHelp}
+          value={settings.top_p}
+          min={0}
+          max={1}
+          step={0.05}
+          placeholder={given(model?.defaults?.top_p)}
+          set={(top_p) => set({ top_p })}
+        />
+        <NumberField
+          label={w.maxTokens}
+          value={settings.max_tokens}
+          min={1}
+          max={model?.context_tokens ?? 1_000_000}
+          step={1}
+          placeholder={w.unlimited}
+          set={(max_tokens) => set({ max_tokens })}
+        />
+        <NumberField
+          label={w.seed}
+          help={w.seedHelp}
+          value={settings.seed}
+          min={0}
+          max={Number.MAX_SAFE_INTEGER}
+          step={1}
+          placeholder={w.random}
+          set={(seed) => set({ seed })}
+        />
+      </div>
+    </Group>
+  );
+}
+
 function NumberField(props: {
-  label: string; help?: string; value: number | undefined; min: number; max: number; step: number; placeholder: string;
+  label: string;
+  help?: string;
+  value: number | undefined;
+  min: number;
+  max: number;
+  step: number;
+  placeholder: string;
   set: (value: number | undefined) => void;
 }) {
   const id = useId();
@@ -282,15 +485,23 @@ function NumberField(props: {
     if (text.trim() === '') props.set(undefined);
     else {
       const value = Number(text);
-      if (Number.isFinite(value)) props.set(Math.min(props.max, Math.max(props.min, props.step >= 1 ? Math.round(value) : value)));
+      if (Number.isFinite(value))
+        props.set(Math.min(props.max, Math.max(props.min, props.step >= 1 ? Math.round(value) : value)));
     }
   };
   return (
     <div class="field">
       <label for={id}>{props.label}</label>
       <input
-        id={id} type="number" inputMode="decimal" min={props.min} max={props.max} step={props.step} placeholder={props.placeholder}
-        value={props.value ?? ''} onChange={(event) => read(event.currentTarget.value)}
+        id={id}
+        type="number"
+        inputMode="decimal"
+        min={props.min}
+        max={props.max}
+        step={props.step}
+        placeholder={props.placeholder}
+        value={props.value ?? ''}
+        onChange={(event) => read(event.currentTarget.value)}
       />
       {props.help !== undefined && <small class="help">{props.help}</small>}
     </div>

@@ -13,7 +13,13 @@ export function PlainText({ text, around }: { text: string; around: Dir }) {
   const base = firstStrong(text.slice(0, 2000)) ?? around;
   const chunks: string[] = [];
   for (let i = 0; i < lines.length; i += LINES_PER_CHUNK) chunks.push(lines.slice(i, i + LINES_PER_CHUNK).join('\n'));
-  return <div class="plain">{chunks.map((chunk, index) => <Chunk key={index} text={chunk} around={base} />)}</div>;
+  return (
+    <div class="plain">
+      {chunks.map((chunk, index) => (
+        <Chunk key={index} text={chunk} around={base} />
+      ))}
+    </div>
+  );
 }
 
 /** A run of lines, drawn again only when its own text changed. */
@@ -27,7 +33,11 @@ class Chunk extends Component<{ text: string; around: Dir }> {
       <>
         {props.text.split('\n').map((line, index) => {
           const dir = dirOf(line, props.around);
-          return <p key={index} dir={dir}>{line === '' ? '\u00a0' : plain(line, dir)}</p>;
+          return (
+            <p key={index} dir={dir}>
+              {line === '' ? '\u00a0' : plain(line, dir)}
+            </p>
+          );
         })}
       </>
     );

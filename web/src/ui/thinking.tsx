@@ -13,8 +13,14 @@ export function budgetSteps(model: ModelInfo | undefined): (number | undefined)[
   return [...STEPS.filter((step) => step < max), undefined];
 }
 
-export function ThinkingControls({ model, settings, set }: {
-  model: ModelInfo | undefined; settings: ChatSettings; set: (change: Partial<ChatSettings>) => void;
+export function ThinkingControls({
+  model,
+  settings,
+  set,
+}: {
+  model: ModelInfo | undefined;
+  settings: ChatSettings;
+  set: (change: Partial<ChatSettings>) => void;
 }) {
   const w = words.value;
   const id = useId();
@@ -29,25 +35,48 @@ export function ThinkingControls({ model, settings, set }: {
     <div class="thinking">
       {model.thinking_switch !== false && (
         <label class="switch">
-          <input type="checkbox" role="switch" checked={on} onChange={(event) => set({ thinking: event.currentTarget.checked })} />
-          <span>{w.thinking}<small class="help">{w.thinkingHelp}</small></span>
+          <input
+            type="checkbox"
+            role="switch"
+            checked={on}
+            onChange={(event) => set({ thinking: event.currentTarget.checked })}
+          />
+          <span>
+            {w.thinking}
+            <small class="help">{w.thinkingHelp}</small>
+          </span>
         </label>
       )}
       <div class="field">
-        <label for={id}>{w.budget} <output>{label}</output></label>
+        <label for={id}>
+          {w.budget} <output>{label}</output>
+        </label>
         <div class="gauge">
           <Curve model={model} steps={steps} at={at} />
           <input
-            id={id} type="range" min={0} max={steps.length - 1} step={1} value={at} disabled={!on}
-            aria-valuetext={label} onInput={(event) => set({ budget: steps[Number(event.currentTarget.value)] })}
+            id={id}
+            type="range"
+            min={0}
+            max={steps.length - 1}
+            step={1}
+            value={at}
+            disabled={!on}
+            aria-valuetext={label}
+            onInput={(event) => set({ budget: steps[Number(event.currentTarget.value)] })}
           />
           <div class="marks" aria-hidden="true">
-            {steps.map((step, index) => <i key={index}>{index % 2 === 0 || step === undefined ? (step === undefined ? '∞' : compact(step)) : ''}</i>)}
+            {steps.map((step, index) => (
+              <i key={index}>
+                {index % 2 === 0 || step === undefined ? (step === undefined ? '∞' : compact(step)) : ''}
+              </i>
+            ))}
           </div>
         </div>
         <small class="help">{w.budgetHelp}</small>
         {curveOf(model).length > 1 && (
-          <small class="help">{fill(w.budgetCurve, { task: model.budget_curve!.task[w.code] ?? model.budget_curve!.task.en ?? '' })}</small>
+          <small class="help">
+            {fill(w.budgetCurve, { task: model.budget_curve!.task[w.code] ?? model.budget_curve!.task.en ?? '' })}
+          </small>
         )}
       </div>
     </div>
@@ -77,7 +106,9 @@ function Curve({ model, steps, at }: { model: ModelInfo; steps: (number | undefi
     return (flip ? 1 - place : place) * width;
   };
   const y = (share: number): number => height - share * (height - 4) - 2;
-  const line = points.map(([budget, share], index) => `${index === 0 ? 'M' : 'L'}${x(budget).toFixed(2)} ${y(share).toFixed(2)}`).join('');
+  const line = points
+    .map(([budget, share], index) => `${index === 0 ? 'M' : 'L'}${x(budget).toFixed(2)} ${y(share).toFixed(2)}`)
+    .join('');
   const here = (flip ? 1 - at / (steps.length - 1) : at / (steps.length - 1)) * width;
   const area = `${line}L${x(points.at(-1)![0]).toFixed(2)} ${height}L${x(points[0]![0]).toFixed(2)} ${height}Z`;
   const spoken = points.map(([budget, share]) => `${number(budget)}: ${number(share * 100, 1)} %`).join(', ');

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use kernels::measure::{Operation, arithmetic_peaks};
-use train::pretrain::{Limits, pretrain};
+use train::export::{Storage, export};
+use train::pretrain::{Limits, peak, pretrain};
 use train::recipe::Recipe;
 use train::run::log::Line;
 use train::run::{End, Observer};
+use train::vocabulary::train_tokenizer;
 
 use crate::options::pool;
 use crate::terminal::{INTERRUPTED, interrupt_flag, note, print};
@@ -25,6 +26,47 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Pretrain(Pretrain),
+    /// Fine-tune the model that the recipe's [init] names, on chats (of which only the answers are learned) or text
+    Sft(Pretrain),
+    Tokenizer(Tokenizer),
+    Export(Export),
+}
+
+/// Train a tokenizer on the generated sources of a recipe
+#[derive(Debug, clap::Args)]
+struct Tokenizer {
+    /// The recipe, a TOML file
+    #[arg(value_name = "RECIPE.toml")]
+    recipe: PathBuf,
+
+    /// The folder to write tokenizer.json and tokenizer_config.json to
+    #[arg(value_name = "OUT_DIR")]
+    out: PathBuf,
+}
+
+/// Write the newest checkpoint of a run as a model in Hugging Face's layout, with its model card
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+`fathom run OUT_DIR` opens the result, and so does transformers; `fathom convert OUT_DIR --to q8_0 OUT.gguf` makes a file
+for other engines.")]
+struct Export {
+    /// The run's folder
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+
+    /// The folder to make
+    #[arg(value_name = "OUT_DIR")]
+    out: PathBuf,
+
+    /// How matrices are stored
+    #[arg(long, value_name = "bf16|f32", default_value = "bf16", hide_possible_values = true)]
+    dtype: DtypeArg,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum DtypeArg {
+    Bf16,
+    F32,
 }
 
 /// Train by a recipe; the same command again goes on where it stopped
@@ -78,19 +120,40 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Pretrain(args) => run_pretrain(&args),
+        Command::Pretrain(args) => run_pretrain(&args, false),
+        Command::Sft(args) => run_pretrain(&args, true),
+        Command::Tokenizer(args) => {
+            train_tokenizer(&Recipe::read(&args.recipe)?, &args.out)?;
+            print(&format!("{}\n", args.out.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Export(args) => run_export(&args),
     }
 }
 
-fn run_pretrain(args: &Pretrain) -> anyhow::Result<ExitCode> {
+fn run_export(args: &Export) -> anyhow::Result<ExitCode> {
+    let storage = match args.dtype {
+        DtypeArg::Bf16 => Storage::Bf16,
+        DtypeArg::F32 => Storage::F32,
+    };
+    let run = export(&args.run, &args.out, storage, &mut |text| note(&format!("WARNING: {text}")))?;
+    print(&format!("{}: {} after step {}\n", args.out.display(), run.recipe.name, run.state.step))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_pretrain(args: &Pretrain, tune: bool) -> anyhow::Result<ExitCode> {
     let recipe = Recipe::read(&args.recipe)?;
     let folder = args.run.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
+    if tune && recipe.init.from.is_none() {
+        bail!("{}: fine-tuning begins with a model; the table [init] must name one (from = \"...\")", args.recipe.display());
+    }
     if args.steps == Some(0) {
         bail!("--steps is 0; it must be at least 1");
     }
     let pool = pool(args.threads)?;
     let stop = interrupt_flag(true)?;
-    let limits = Limits { until_step: args.steps, stop_after: args.stop_after, peak_per_second: peak(pool.threads()) };
+    let peak_per_second = peak(&folder, pool.threads());
+    let limits = Limits { until_step: args.steps, stop_after: args.stop_after, peak_per_second };
     let mut screen = Screen::new();
     let (state, end) = pretrain(&recipe, &folder, &pool, &limits, &stop, &mut screen)?;
     let (folder, step, steps) = (folder.display(), state.step, recipe.steps());
@@ -101,12 +164,6 @@ fn run_pretrain(args: &Pretrain) -> anyhow::Result<ExitCode> {
         End::Interrupted => format!("{folder}: interrupted at step {step} of {steps}; the same command goes on\n"),
     })?;
     Ok(if end == End::Interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
-}
-
-/// What this machine can do at best: f32 multiply-adds with its widest instructions, in operations per second.
-fn peak(threads: usize) -> Option<f64> {
-    let peaks = arithmetic_peaks(threads).into_iter().filter(|peak| peak.operation == Operation::F32Fma);
-    peaks.map(|peak| peak.all_threads_gop_per_s.best * 1e9).max_by(f64::total_cmp)
 }
 
 /// Steps as they are done, on standard error: on a terminal every one in place, elsewhere one now and then.

@@ -10,3 +10,4 @@ mod network;
 mod plan;
 mod run;
 mod tools;
+mod train;

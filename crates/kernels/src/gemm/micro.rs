@@ -91,10 +91,8 @@ pub(crate) unsafe fn tile<V: Micro, const M: usize, const P: usize>(
     // SAFETY: the caller's promises.
     unsafe {
         let mut sums = [[V::zero(); P]; M];
-        if mode == Mode::Add {
-            // Asked for now, used when the sums are finished.
-            (0..M).for_each(|r| (0..P).for_each(|p| fetch(out.start.wrapping_add(r * out.stride + p * 16))));
-        }
+        // Asked for now, used when the sums are finished.
+        (0..M).for_each(|r| (0..P).for_each(|p| fetch(out.start.wrapping_add(r * out.stride + p * 16))));
         if mode == Mode::Continue {
             for (r, sums) in sums.iter_mut().enumerate() {
                 for (p, sums) in sums.iter_mut().enumerate() {
@@ -166,7 +164,7 @@ unsafe fn store_part<V: Micro>(out: Outputs, r: usize, p: usize, sums: V::Sums) 
     }
 }
 
-/// Asks for the cache line of `at` to be brought near. Changes nothing but the time that reading takes.
+/// Asks for the cache line of `at` to be brought to the first-level cache. Changes nothing but time.
 #[inline(always)]
 pub(crate) fn fetch(at: *const f32) {
     // SAFETY: SSE, which every x86-64 processor has; a prefetch reads nothing.
@@ -176,6 +174,19 @@ pub(crate) fn fetch(at: *const f32) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
+}
+
+/// Asks for the cache lines of `row` to be brought to the second-level cache. Changes nothing but time.
+#[inline(always)]
+pub(crate) fn fetch_row(row: &[f32]) {
+    // SAFETY: SSE, which every x86-64 processor has; a prefetch reads nothing.
+    #[cfg(target_arch = "x86_64")]
+    (0..row.len()).step_by(16).for_each(|i| unsafe {
+        let at = row.as_ptr().wrapping_add(i).cast();
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at);
+    });
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
 }
 
 /// To the nearest bfloat16, ties to even; NaN stays NaN.

@@ -67,7 +67,7 @@ use crate::weight::Weight;
 pub(crate) use micro::{bf16_to_f32, f32_to_bf16};
 use packed::PANEL;
 pub(crate) use packed::{Matrix, Packed};
-use tasks::{OUTER_MAX, PANELS_TOGETHER, ROWS_MAX, Scratch, outer_task, product_task};
+use tasks::{OUTER_MAX, PANELS_PUT_ASIDE, PANELS_TOGETHER, ROWS_MAX, Scratch, outer_task, product_task};
 
 /// Rows (tokens) whose products are summed before they are added to a gradient.
 pub const SUM_BLOCK: usize = 256;
@@ -186,6 +186,8 @@ pub(crate) fn multiply(kernels: Kernels, pool: &Pool, out: &mut [f32], x: &[f32]
         // Few rows and many outputs: a task takes some of the outputs.
         let group = (share / (rows * p.matrix.inputs * PANEL).max(1)).max(1).next_multiple_of(PANELS_TOGETHER);
         let group = if rows * per_row > 2 * share { group.min(panels) } else { panels };
+        // Sums that are put aside between blocks of inputs stay in the second-level cache.
+        let group = if p.matrix.inputs > SUM_BLOCK { group.min(PANELS_PUT_ASIDE) } else { group };
         let columns = panels.div_ceil(group);
         planned.push(Planned { work: p, first_task: tasks, size: (rows, group), columns });
         tasks += p.rows.div_ceil(rows) * columns;

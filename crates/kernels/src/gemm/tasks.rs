@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::micro::{Inputs, Micro, Mode, Outputs, PanelsAt, Step, fetch, tile};
+use super::micro::{Inputs, Micro, Mode, Outputs, PanelsAt, Step, fetch_row, tile};
 use super::packed::PANEL;
 use super::{Outer, Product, SUM_BLOCK};
 use crate::pool::SharedMut;
@@ -11,8 +11,10 @@ use crate::pool::SharedMut;
 pub(super) const ROWS_MAX: usize = 96;
 /// Panels that all rows of a task go through before the next ones.
 pub(super) const PANELS_TOGETHER: usize = 8;
+/// The most panels in a task whose inputs are more than one block.
+pub(super) const PANELS_PUT_ASIDE: usize = 24;
 /// The most columns of the left and right matrix in a task of an outer product.
-pub(super) const OUTER_MAX: (usize, usize) = (128, 256);
+pub(super) const OUTER_MAX: (usize, usize) = (192, 256);
 
 /// Memory of a thread for the task at hand, kept from task to task.
 #[derive(Default)]
@@ -270,11 +272,6 @@ unsafe fn panel_by_panels<V: Micro>(panels: usize, steps: usize, x: Inputs, w: P
 
 /// Rows that are asked for ahead of the one that is packed.
 const AHEAD: usize = 8;
-
-#[inline(always)]
-fn fetch_row(row: &[f32]) {
-    (0..row.len()).step_by(16).for_each(|i| fetch(row.as_ptr().wrapping_add(i)));
-}
 
 /// Rows of some columns as panels of those columns, `stride` steps apart.
 ///

@@ -1,15 +1,15 @@
 //! Integer products with AVX-512 VNNI.
 //!
 //! Sums stay apart in a register's lanes until a block is done; eight blocks are then added up
-//! together, and their floats are one vector. (No closures around instructions: the compiler does not
-//! always inline them into code that has the instruction set.)
+//! together.
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use super::Few;
 use super::coded::*;
-use crate::quant::int::e8m0_half_to_f32;
+use super::x86::{AHEAD, Eight, X, floats, value};
 
 /// A format's integers in registers. Pointers are to whole blocks.
 ///
@@ -32,92 +32,39 @@ pub(super) trait Registers: Coded {
     }
 }
 
-/// Rows of inputs that are multiplied with weights once they are in registers.
-const TOGETHER: usize = 4;
-
-/// A row of inputs.
-#[derive(Clone, Copy)]
-struct X {
-    /// Bytes of the first piece, and from a piece to the next.
-    q: *const i8,
-    q_step: usize,
-    /// Sums of the first piece (blocks of 256), and from a piece to the next.
-    sums: *const i16,
-    sums_step: usize,
-    /// Sums of all blocks of 32.
-    block_sums: *const i32,
-    /// Scales of all blocks.
-    d: *const f32,
-}
+struct Vnni<F>(PhantomData<F>);
 
 /// # Safety
 /// The processor has the instructions.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) unsafe fn few<F: Registers>(job: &Few) {
-    for t in (0..job.rows).step_by(TOGETHER) {
+    // SAFETY: the caller's promise.
+    unsafe { super::x86::few::<Vnni<F>>(job) }
+}
+
+impl<F: Registers> Eight for Vnni<F> {
+    type Format = F;
+    #[inline(always)]
+    unsafe fn add<const T: usize, const FULL: bool>(
+        start: *const u8,
+        scales: *const u8,
+        first: usize,
+        count: usize,
+        x: &[X; T],
+        out: &mut [f32; T],
+    ) {
         // SAFETY: the caller's promise.
         unsafe {
-            match job.rows - t {
-                1 => rows::<F, 1>(job, t),
-                2 => rows::<F, 2>(job, t),
-                3 => rows::<F, 3>(job, t),
-                _ => rows::<F, 4>(job, t),
+            if F::BLOCK == 256 {
+                large::<F, T, FULL>(start, first, count, x, out);
+            } else {
+                small::<F, T, FULL>(start, scales, first, count, x, out);
             }
         }
     }
 }
 
-/// All outputs of rows `t .. t + T`.
-#[inline(always)]
-unsafe fn rows<F: Registers, const T: usize>(job: &Few, t: usize) {
-    let (weight, blocks) = (&job.job.weight, job.cols / F::BLOCK);
-    let x: [X; T] = std::array::from_fn(|i| {
-        let (q, q_step, sums, sums_step, block_sums, d) = job.inputs.pointers(job.input_row(t + i));
-        X { q, q_step, sums, sums_step, block_sums, d }
-    });
-    for n in job.n.clone() {
-        let w = weight.data[n * weight.stride..][..blocks * F::BYTES].as_ptr();
-        let scales = weight.scales[n * weight.scale_stride..][..blocks * F::SCALE_BYTES].as_ptr();
-        let mut sums = [0.0f32; T];
-        // SAFETY: all blocks lie inside the row of weights (the slices above) and of inputs (`pointers`);
-        // the instruction set is the caller's promise.
-        unsafe {
-            for first in (0..blocks / 8 * 8).step_by(8) {
-                eight::<F, T, true>(w, scales, first, 8, &x, &mut sums);
-            }
-            if blocks % 8 > 0 {
-                eight::<F, T, false>(w, scales, blocks / 8 * 8, blocks % 8, &x, &mut sums);
-            }
-        }
-        for (i, sum) in sums.into_iter().enumerate() {
-            job.write(t + i, n, sum);
-        }
-    }
-}
-
-/// Adds the products of up to eight blocks (of eight, where `FULL`).
-#[inline(always)]
-unsafe fn eight<F: Registers, const T: usize, const FULL: bool>(
-    w: *const u8,
-    scales: *const u8,
-    first: usize,
-    count: usize,
-    x: &[X; T],
-    out: &mut [f32; T],
-) {
-    let count = if FULL { 8 } else { count };
-    // SAFETY: the caller's promise.
-    unsafe {
-        let (start, scales) = (w.add(first * F::BYTES), scales.add(first * F::SCALE_BYTES));
-        if F::BLOCK == 256 {
-            large::<F, T, FULL>(start, first, count, x, out);
-        } else {
-            small::<F, T, FULL>(start, scales, first, count, x, out);
-        }
-    }
-}
-
-/// [`eight`] of blocks of 256.
+/// [`Eight::add`] of blocks of 256.
 #[inline(always)]
 unsafe fn large<F: Registers, const T: usize, const FULL: bool>(
     start: *const u8,
@@ -171,20 +118,16 @@ unsafe fn large<F: Registers, const T: usize, const FULL: bool>(
                 }
             }
         }
-        let (d, m) = floats::<F, FULL>(start, start, (F::BYTES, F::BYTES), count);
+        let floats = floats::<F, FULL>(start, start, (F::BYTES, F::BYTES), count);
         for r in 0..T {
             let s = sums_of_8(parts[r].assume_init_ref());
-            let mut value = _mm256_mul_ps(d, _mm256_cvtepi32_ps(s));
-            if F::M.is_some() {
-                let min = sums_of_8_halves(mins[r].assume_init_ref());
-                value = _mm256_add_ps(value, _mm256_mul_ps(m, _mm256_cvtepi32_ps(min)));
-            }
-            out[r] += tree::<FULL>(_mm256_mul_ps(value, _mm256_loadu_ps(x[r].d.add(first))), count);
+            let min = if F::M.is_some() { super::x86::sums_of_8(mins[r].assume_init_ref()) } else { s };
+            out[r] += value::<F, FULL>(floats, s, min, x[r].d.add(first), count);
         }
     }
 }
 
-/// [`eight`] of blocks of 32.
+/// [`Eight::add`] of blocks of 32.
 #[inline(always)]
 unsafe fn small<F: Registers, const T: usize, const FULL: bool>(
     start: *const u8,
@@ -206,71 +149,14 @@ unsafe fn small<F: Registers, const T: usize, const FULL: bool>(
                 parts[r][i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), u, q);
             }
         }
-        let (d, m) = floats::<F, FULL>(start, scales, (F::BYTES, F::SCALE_BYTES), count);
+        let floats = floats::<F, FULL>(start, scales, (F::BYTES, F::SCALE_BYTES), count);
         for r in 0..T {
             let sums = _mm256_loadu_si256(x[r].block_sums.add(first).cast());
             let mut s = sums_of_4_pairs(&parts[r]);
             if F::OFFSET != 0 {
                 s = _mm256_sub_epi32(s, _mm256_mullo_epi32(sums, _mm256_set1_epi32(F::OFFSET)));
             }
-            let mut value = _mm256_mul_ps(d, _mm256_cvtepi32_ps(s));
-            if F::M.is_some() {
-                value = _mm256_add_ps(value, _mm256_mul_ps(m, _mm256_cvtepi32_ps(sums)));
-            }
-            out[r] += tree::<FULL>(_mm256_mul_ps(value, _mm256_loadu_ps(x[r].d.add(first))), count);
-        }
-    }
-}
-
-/// How far ahead the weights of a row are asked for.
-const AHEAD: usize = 1024;
-
-/// The sum of the first `count` of `values` as the tree of an eight.
-#[inline(always)]
-unsafe fn tree<const FULL: bool>(values: __m256, count: usize) -> f32 {
-    // SAFETY: the instruction set is the caller's promise.
-    unsafe {
-        let v = if FULL { values } else { _mm256_maskz_mov_ps(!(!0 << count), values) };
-        let pairs = _mm256_add_ps(v, _mm256_movehdup_ps(v));
-        let fours = _mm256_add_ps(pairs, _mm256_permute_ps::<0b10>(pairs));
-        let low = _mm256_castps256_ps128(fours);
-        _mm_cvtss_f32(_mm_add_ss(low, _mm256_extractf128_ps::<1>(fours)))
-    }
-}
-
-/// `d` and `m` of up to eight blocks, so many bytes apart; blocks after the last one repeat it.
-#[inline(always)]
-pub(super) unsafe fn floats<F: Coded, const FULL: bool>(
-    block: *const u8,
-    scale: *const u8,
-    (step, scale_step): (usize, usize),
-    count: usize,
-) -> (__m256, __m256) {
-    // SAFETY: blocks that exist; the instruction set is the caller's promise.
-    unsafe {
-        let at = |i: usize| if FULL { i } else { i.min(count - 1) };
-        match (F::D, F::M) {
-            // Both stand side by side: one word.
-            (Scale::F16(d), Some((m, sign))) if m == d + 2 => {
-                let one = |i: usize| block.add(at(i) * step + d).cast::<i32>().read_unaligned();
-                let v = _mm256_setr_epi32(one(0), one(1), one(2), one(3), one(4), one(5), one(6), one(7));
-                let m = _mm256_cvtph_ps(_mm256_cvtepi32_epi16(_mm256_srli_epi32::<16>(v)));
-                (_mm256_cvtph_ps(_mm256_cvtepi32_epi16(v)), _mm256_mul_ps(_mm256_set1_ps(sign), m))
-            }
-            (_, Some(_)) => unreachable!("minima's floats follow the scales'"),
-            (Scale::F16(d), None) => {
-                let one = |i: usize| block.add(at(i) * step + d).cast::<i16>().read_unaligned();
-                let v = _mm_setr_epi16(one(0), one(1), one(2), one(3), one(4), one(5), one(6), one(7));
-                (_mm256_cvtph_ps(v), _mm256_setzero_ps())
-            }
-            (power, None) => {
-                let one = |i: usize| match *scale.add(at(i) * scale_step) {
-                    255 if power == Scale::E8m0OrNan => f32::NAN,
-                    e => e8m0_half_to_f32(e),
-                };
-                let d = _mm256_setr_ps(one(0), one(1), one(2), one(3), one(4), one(5), one(6), one(7));
-                (d, _mm256_setzero_ps())
-            }
+            out[r] += value::<F, FULL>(floats, s, sums, x[r].d.add(first), count);
         }
     }
 }
@@ -345,17 +231,6 @@ unsafe fn sums_of_4_pairs(v: &[__m512i; 4]) -> __m256i {
         let s = _mm512_add_epi32(q, _mm512_shuffle_i32x4::<0b10_11_00_01>(q, q));
         let (even, odd) = (_mm512_castsi512_si128(s), _mm512_extracti32x4_epi32::<2>(s));
         _mm256_set_m128i(_mm_unpackhi_epi32(even, odd), _mm_unpacklo_epi32(even, odd))
-    }
-}
-
-/// The sums of eight registers of eight lanes.
-#[inline(always)]
-unsafe fn sums_of_8_halves(v: &[__m256i; 8]) -> __m256i {
-    // SAFETY: the instruction set is the caller's promise.
-    unsafe {
-        let quarter = |v: &[__m256i]| _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
-        let (a, b) = (quarter(&v[..4]), quarter(&v[4..]));
-        _mm256_add_epi32(_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b))
     }
 }
 

@@ -6,8 +6,9 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512::{Registers, floats};
+use super::avx512::Registers;
 use super::inputs::PIECE;
+use super::x86::floats;
 use super::{Climb, Few, Line, MOST_ROWS, PANEL, Scratch};
 
 /// Where a panel has its parts, in bytes.

@@ -39,8 +39,22 @@ pub(super) trait Coded {
     const D: Scale = Scale::F16(0);
     /// The byte where the 16-bit float of the minima is, and the sign of `m`.
     const M: Option<(usize, f32)> = None;
-    /// `u`, `scale` and `min` of a block.
-    fn expand(block: &[u8], to: &mut Integers);
+    /// `u` of a block.
+    fn elements(block: &[u8], u: &mut [u8; 256]);
+    /// `scale` and `min` of a block of 256; zeros after the last one.
+    fn scales(block: &[u8]) -> ([i16; 16], [i16; 16]) {
+        let _ = block;
+        unreachable!("blocks of 32 have no integer scales")
+    }
+
+    /// All integers of a block.
+    #[inline(always)]
+    fn expand(block: &[u8], to: &mut Integers) {
+        Self::elements(block, &mut to.u);
+        if Self::BLOCK == 256 {
+            (to.scale, to.min) = Self::scales(block);
+        }
+    }
 
     /// `d` of a block.
     #[inline(always)]
@@ -203,8 +217,8 @@ impl Coded for Q4_0 {
     const BLOCK: usize = 32;
     const BYTES: usize = 18;
     const OFFSET: i32 = 8;
-    fn expand(block: &[u8], to: &mut Integers) {
-        halves(&block[2..], &mut to.u);
+    fn elements(block: &[u8], u: &mut [u8; 256]) {
+        halves(&block[2..], u);
     }
 }
 
@@ -212,8 +226,8 @@ impl Coded for Q4_1 {
     const BLOCK: usize = 32;
     const BYTES: usize = 20;
     const M: Option<(usize, f32)> = Some((2, 1.0));
-    fn expand(block: &[u8], to: &mut Integers) {
-        halves(&block[4..], &mut to.u);
+    fn elements(block: &[u8], u: &mut [u8; 256]) {
+        halves(&block[4..], u);
     }
 }
 
@@ -221,9 +235,9 @@ impl Coded for Q5_0 {
     const BLOCK: usize = 32;
     const BYTES: usize = 22;
     const OFFSET: i32 = 16;
-    fn expand(block: &[u8], to: &mut Integers) {
-        halves(&block[6..], &mut to.u);
-        fifth_bits(&block[2..6], &mut to.u);
+    fn elements(block: &[u8], u: &mut [u8; 256]) {
+        halves(&block[6..], u);
+        fifth_bits(&block[2..6], u);
     }
 }
 
@@ -231,9 +245,9 @@ impl Coded for Q5_1 {
     const BLOCK: usize = 32;
     const BYTES: usize = 24;
     const M: Option<(usize, f32)> = Some((2, 1.0));
-    fn expand(block: &[u8], to: &mut Integers) {
-        halves(&block[8..], &mut to.u);
-        fifth_bits(&block[4..8], &mut to.u);
+    fn elements(block: &[u8], u: &mut [u8; 256]) {
+        halves(&block[8..], u);
+        fifth_bits(&block[4..8], u);
     }
 }
 
@@ -242,8 +256,8 @@ impl Coded for Q8_0 {
     const BYTES: usize = 34;
     const OFFSET: i32 = 128;
     const WIDE: bool = true;
-    fn expand(block: &[u8], to: &mut Integers) {
-        to.u.iter_mut().zip(&block[2..34]).for_each(|(u, q)| *u = q ^ 0x80);
+    fn elements(block: &[u8], u: &mut [u8; 256]) {
+        u.iter_mut().zip(&block[2..34]).for_each(|(u, q)| *u = q ^ 0x80);
     }
 }
 
@@ -252,9 +266,9 @@ impl Coded for Iq4Nl {
     const BYTES: usize = 18;
     const OFFSET: i32 = 128;
     const WIDE: bool = true;
-    fn expand(block: &[u8], to: &mut Integers) {
-        halves(&block[2..], &mut to.u);
-        to.u[..32].iter_mut().for_each(|u| *u = IQ4[usize::from(*u)] as u8 ^ 0x80);
+    fn elements(block: &[u8], u: &mut [u8; 256]) {
+        halves(&block[2..], u);
+        u[..32].iter_mut().for_each(|u| *u = IQ4[usize::from(*u)] as u8 ^ 0x80);
     }
 }
 
@@ -266,9 +280,9 @@ impl Coded for Mxfp4 {
     const BYTES: usize = 17;
     const OFFSET: i32 = E2M1_OFFSET;
     const D: Scale = Scale::E8m0;
-    fn expand(block: &[u8], to: &mut Integers) {
-        halves(&block[1..], &mut to.u);
-        to.u[..32].iter_mut().for_each(|u| *u = e2m1(*u));
+    fn elements(block: &[u8], u: &mut [u8; 256]) {
+        halves(&block[1..], u);
+        u[..32].iter_mut().for_each(|u| *u = e2m1(*u));
     }
 }
 
@@ -278,8 +292,8 @@ impl Coded for Mxfp4Split {
     const SCALE_BYTES: usize = 1;
     const OFFSET: i32 = E2M1_OFFSET;
     const D: Scale = Scale::E8m0OrNan;
-    fn expand(block: &[u8], to: &mut Integers) {
-        for (pair, byte) in to.u.as_chunks_mut::<2>().0.iter_mut().zip(&block[..16]) {
+    fn elements(block: &[u8], u: &mut [u8; 256]) {
+        for (pair, byte) in u.as_chunks_mut::<2>().0.iter_mut().zip(&block[..16]) {
             *pair = [e2m1(byte & 15), e2m1(byte >> 4)];
         }
     }
@@ -291,12 +305,16 @@ impl Coded for Q2K {
     const GROUP: usize = 16;
     const D: Scale = Scale::F16(80);
     const M: Option<(usize, f32)> = Some((82, -1.0));
-    fn expand(block: &[u8], to: &mut Integers) {
+    fn scales(block: &[u8]) -> ([i16; 16], [i16; 16]) {
+        let (mut scale, mut min) = ([0; 16], [0; 16]);
         for g in 0..16 {
-            to.scale[g] = i16::from(block[g] & 15);
-            to.min[g] = i16::from(block[g] >> 4);
+            scale[g] = i16::from(block[g] & 15);
+            min[g] = i16::from(block[g] >> 4);
         }
-        two_bits(&block[16..80], &mut to.u);
+        (scale, min)
+    }
+    fn elements(block: &[u8], u: &mut [u8; 256]) {
+        two_bits(&block[16..80], u);
     }
 }
 
@@ -306,15 +324,18 @@ impl Coded for Q3K {
     const GROUP: usize = 16;
     const OFFSET: i32 = 4;
     const D: Scale = Scale::F16(108);
-    fn expand(block: &[u8], to: &mut Integers) {
-        let scales = &block[96..108];
+    fn scales(block: &[u8]) -> ([i16; 16], [i16; 16]) {
+        let (scales, mut scale) = (&block[96..108], [0; 16]);
         for g in 0..16 {
             let low = scales[g % 8] >> (4 * (g / 8)) & 15;
             let high = scales[8 + g % 4] >> (2 * (g / 4)) & 3;
-            to.scale[g] = i16::from(low | high << 4) - 32;
+            scale[g] = i16::from(low | high << 4) - 32;
         }
-        two_bits(&block[32..96], &mut to.u);
-        for (i, u) in to.u.iter_mut().enumerate() {
+        (scale, [0; 16])
+    }
+    fn elements(block: &[u8], u: &mut [u8; 256]) {
+        two_bits(&block[32..96], u);
+        for (i, u) in u.iter_mut().enumerate() {
             *u |= (block[i % 32] >> (i / 32) & 1) << 2;
         }
     }
@@ -324,9 +345,11 @@ impl Coded for Q4K {
     const BLOCK: usize = 256;
     const BYTES: usize = 144;
     const M: Option<(usize, f32)> = Some((2, -1.0));
-    fn expand(block: &[u8], to: &mut Integers) {
-        scales_and_mins(block, to);
-        paired_nibbles(&block[16..], &mut to.u);
+    fn scales(block: &[u8]) -> ([i16; 16], [i16; 16]) {
+        scales_and_mins(block)
+    }
+    fn elements(block: &[u8], u: &mut [u8; 256]) {
+        paired_nibbles(&block[16..], u);
     }
 }
 
@@ -334,10 +357,12 @@ impl Coded for Q5K {
     const BLOCK: usize = 256;
     const BYTES: usize = 176;
     const M: Option<(usize, f32)> = Some((2, -1.0));
-    fn expand(block: &[u8], to: &mut Integers) {
-        scales_and_mins(block, to);
-        paired_nibbles(&block[48..], &mut to.u);
-        for (i, u) in to.u.iter_mut().enumerate() {
+    fn scales(block: &[u8]) -> ([i16; 16], [i16; 16]) {
+        scales_and_mins(block)
+    }
+    fn elements(block: &[u8], u: &mut [u8; 256]) {
+        paired_nibbles(&block[48..], u);
+        for (i, u) in u.iter_mut().enumerate() {
             *u |= (block[16 + i % 32] >> (i / 32) & 1) << 4;
         }
     }
@@ -349,12 +374,16 @@ impl Coded for Q6K {
     const GROUP: usize = 16;
     const OFFSET: i32 = 32;
     const D: Scale = Scale::F16(208);
-    fn expand(block: &[u8], to: &mut Integers) {
+    fn scales(block: &[u8]) -> ([i16; 16], [i16; 16]) {
+        let mut scale = [0; 16];
         for g in 0..16 {
-            to.scale[g] = i16::from(block[192 + g] as i8);
+            scale[g] = i16::from(block[192 + g] as i8);
         }
-        two_bits(&block[128..192], &mut to.u);
-        for (i, u) in to.u.iter_mut().enumerate() {
+        (scale, [0; 16])
+    }
+    fn elements(block: &[u8], u: &mut [u8; 256]) {
+        two_bits(&block[128..192], u);
+        for (i, u) in u.iter_mut().enumerate() {
             let low = block[i / 128 * 64 + i % 64] >> (i / 64 % 2 * 4) & 15;
             *u = *u << 4 | low;
         }
@@ -366,14 +395,20 @@ impl Coded for Iq4Xs {
     const BYTES: usize = 136;
     const OFFSET: i32 = 128;
     const WIDE: bool = true;
-    fn expand(block: &[u8], to: &mut Integers) {
+    fn scales(block: &[u8]) -> ([i16; 16], [i16; 16]) {
+        let mut scale = [0; 16];
         let high = u16::from_le_bytes([block[2], block[3]]);
         for g in 0..8 {
             let low = i16::from(block[4 + g / 2] >> (4 * (g % 2)) & 15);
-            to.scale[g] = (low | (high >> (2 * g) & 3) as i16 * 16) - 32;
-            halves(&block[8 + 16 * g..], &mut to.u[32 * g..]);
+            scale[g] = (low | (high >> (2 * g) & 3) as i16 * 16) - 32;
         }
-        to.u.iter_mut().for_each(|u| *u = IQ4[usize::from(*u)] as u8 ^ 0x80);
+        (scale, [0; 16])
+    }
+    fn elements(block: &[u8], u: &mut [u8; 256]) {
+        for g in 0..8 {
+            halves(&block[8 + 16 * g..], &mut u[32 * g..]);
+        }
+        u.iter_mut().for_each(|u| *u = IQ4[usize::from(*u)] as u8 ^ 0x80);
     }
 }
 
@@ -410,12 +445,59 @@ fn paired_nibbles(bytes: &[u8], u: &mut [u8; 256]) {
 }
 
 /// The eight scales and minima of Q4_K and Q5_K, six bits each, packed in bytes 4 to 15.
-fn scales_and_mins(block: &[u8], to: &mut Integers) {
-    let packed = &block[4..16];
+fn scales_and_mins(block: &[u8]) -> ([i16; 16], [i16; 16]) {
+    let (packed, mut scale, mut min) = (&block[4..16], [0; 16], [0; 16]);
     for i in 0..4 {
-        to.scale[i] = i16::from(packed[i] & 63);
-        to.min[i] = i16::from(packed[4 + i] & 63);
-        to.scale[4 + i] = i16::from(packed[8 + i] & 15 | packed[i] >> 2 & 48);
-        to.min[4 + i] = i16::from(packed[8 + i] >> 4 | packed[4 + i] >> 2 & 48);
+        scale[i] = i16::from(packed[i] & 63);
+        min[i] = i16::from(packed[4 + i] & 63);
+        scale[4 + i] = i16::from(packed[8 + i] & 15 | packed[i] >> 2 & 48);
+        min[4 + i] = i16::from(packed[8 + i] >> 4 | packed[4 + i] >> 2 & 48);
+    }
+    (scale, min)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytes::Bytes;
+    use crate::weight::Weight;
+
+    /// The integers and floats of random blocks are the floats that the format's reader gives, to the bit.
+    #[test]
+    fn integers_times_floats_are_the_elements() {
+        let mut state = 1u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u8
+        };
+        for format in Format::ALL {
+            let Some(code) = Code::of(format) else { continue };
+            let (elements, size) = format.block();
+            for _ in 0..200 {
+                let bytes: Vec<u8> = (0..size).map(|_| random()).collect();
+                let floats = Weight::new(format, 1, elements, Bytes::from(bytes.clone())).unwrap().to_f32();
+                coded!(code, F => same::<F>(&bytes, &bytes, &floats));
+            }
+        }
+        for scale in 0..=255u8 {
+            let bytes: Vec<u8> = (0..16).map(|_| random()).collect();
+            let split = Weight::mxfp4_split(1, 32, Bytes::from(bytes.clone()), Bytes::from(vec![scale]));
+            same::<Mxfp4Split>(&bytes, &[scale], &split.unwrap().to_f32());
+        }
+    }
+
+    fn same<F: Coded>(block: &[u8], scale: &[u8], floats: &[f32]) {
+        let mut integers = Integers::new();
+        F::expand(block, &mut integers);
+        let (d, m) = (F::d(block, scale), F::m(block));
+        for (i, &want) in floats.iter().enumerate() {
+            let g = i / F::GROUP;
+            let (integer, min) = (i32::from(integers.u[i]) - F::OFFSET, f32::from(integers.min[g]));
+            let got = d * f32::from(integers.scale[g]) * integer as f32 + m.map_or(0.0, |m| m * min);
+            // Zeros differ in sign where zero is added.
+            let same = got == want || got.is_nan() && want.is_nan();
+            assert!(same, "element {i} of {block:?}: {got:e}, expected {want:e}");
+            assert!(integers.u[i] <= 63 || F::WIDE && F::OFFSET == 128, "{}", integers.u[i]);
+        }
     }
 }

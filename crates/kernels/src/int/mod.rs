@@ -17,12 +17,18 @@
 //! stream past it.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_panel;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_panel;
 pub(crate) mod coded;
 mod inputs;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -62,6 +68,8 @@ pub(crate) struct IntJob<'a> {
 enum Path {
     Portable,
     #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
     Vnni,
 }
 
@@ -70,6 +78,11 @@ impl Path {
         #[cfg(target_arch = "x86_64")]
         if isa == Isa::Avx512 && is_x86_feature_detected!("avx512vnni") {
             return Path::Vnni;
+        }
+        // AVX-512 without VNNI too: it has nothing for this that AVX2 lacks but width.
+        #[cfg(target_arch = "x86_64")]
+        if isa >= Isa::Avx2 {
+            return Path::Avx2;
         }
         let _ = isa;
         Path::Portable
@@ -187,6 +200,9 @@ fn few_rows(path: Path, few: &Few) {
         Path::Portable => coded!(code, F => portable::few::<F>(few)),
         // SAFETY: this path exists only where the processor has the instructions.
         #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => coded!(code, F => unsafe { avx2::few::<F>(few) }),
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
         Path::Vnni => coded!(code, F => unsafe { avx512::few::<F>(few) }),
     }
 }
@@ -197,6 +213,9 @@ fn many_rows(path: Path, many: &Few) {
     SCRATCH.with_borrow_mut(|scratch| match path {
         Path::Portable => unreachable!("the portable code has no panels"),
         // SAFETY: this path exists only where the processor has the instructions.
+        #[cfg(target_arch = "x86_64")]
+        Path::Avx2 => coded!(code, F => unsafe { avx2_panel::many::<F>(many, scratch) }),
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Path::Vnni => coded!(code, F => unsafe { avx512_panel::many::<F>(many, scratch) }),
     });

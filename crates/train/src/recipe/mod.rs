@@ -44,7 +44,8 @@ pub struct Recipe {
     /// The seed of everything: initial weights and order of data.
     #[serde(default)]
     pub seed: u64,
-    /// `config.json` of the model.
+    /// `config.json` of the model; by default that of `init.from`.
+    #[serde(default)]
     pub model: serde_json::Map<String, serde_json::Value>,
     /// How weights start.
     #[serde(default)]
@@ -351,9 +352,7 @@ impl Recipe {
             return Err(RecipeError::TooLarge { file, bytes });
         }
         let text = std::fs::read_to_string(path).map_err(io)?;
-        let mut recipe = Recipe::parse(&file, &text)?;
-        recipe.folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
-        Ok(recipe)
+        Recipe::parse_in(&file, &text, path.parent().unwrap_or(Path::new("")))
     }
 
     /// Checks the text of a recipe; `file` stands for it in errors.
@@ -361,11 +360,19 @@ impl Recipe {
     /// # Errors
     /// As [`Recipe::read`].
     pub fn parse(file: &str, text: &str) -> Result<Recipe, RecipeError> {
-        let recipe: Recipe = toml::from_str(text).map_err(|error| {
+        Recipe::parse_in(file, text, Path::new(""))
+    }
+
+    fn parse_in(file: &str, text: &str, folder: &Path) -> Result<Recipe, RecipeError> {
+        let mut recipe: Recipe = toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
             RecipeError::Syntax { file: file.to_string(), line, message: nearest::with_hint(error.message()) }
         })?;
+        recipe.folder = folder.to_path_buf();
+        if recipe.model.is_empty() {
+            recipe.model = recipe.model_of_start(file)?;
+        }
         check::check(file, &recipe)?;
         recipe.spec_in(file)?;
         Ok(recipe)
@@ -377,6 +384,18 @@ impl Recipe {
     /// If the `[model]` table does not describe one.
     pub fn spec(&self) -> Result<ModelSpec, RecipeError> {
         self.spec_in("the recipe")
+    }
+
+    /// The configuration of the model that the run begins with.
+    fn model_of_start(&self, file: &str) -> Result<serde_json::Map<String, serde_json::Value>, RecipeError> {
+        let Some(from) = &self.init.from else {
+            let (file, key) = (file.to_string(), "[model]".to_string());
+            let limit = "given, or init.from must name a model".to_string();
+            return Err(RecipeError::Value { file, key, value: "absent".to_string(), limit });
+        };
+        let path = self.path(from).join("config.json");
+        let io = |source| RecipeError::Io { file: path.display().to_string(), source };
+        serde_json::from_slice(&std::fs::read(&path).map_err(io)?).map_err(|error| io(error.into()))
     }
 
     fn spec_in(&self, file: &str) -> Result<ModelSpec, RecipeError> {

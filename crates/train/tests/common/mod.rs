@@ -271,3 +271,15 @@ pub(crate) fn timeless(folder: &Path) -> Vec<Line> {
     let clean = |line: Line| Line { seconds: 0.0, tokens_per_second: 0.0, peak_share: None, ..line };
     run::log::read(&folder.join("log.jsonl")).unwrap().into_iter().map(clean).collect()
 }
+
+/// The logits after each token, computed as inference does.
+pub(crate) fn logits(model: &model::load::Model, pool: &Pool, tokens: &[u32]) -> Vec<f32> {
+    use kernels::attention::{CacheFormat, Chunk};
+    let runner = model::forward::Runner::new(model, pool);
+    let pages: Vec<u32> = (0..model::cache::Cache::pages_for(tokens.len()) as u32).collect();
+    let mut cache = model::cache::Cache::new(&model.spec, CacheFormat::F32, pages.len());
+    let chunks = [Chunk { first_row: 0, rows: tokens.len(), position: 0, pages: &pages }];
+    let batch = model::forward::Batch { tokens, chunks: &chunks };
+    let wanted: Vec<usize> = (0..tokens.len()).collect();
+    runner.forward(&batch, &mut cache, &mut model::forward::Activations::default(), &wanted)
+}
