@@ -388,28 +388,37 @@ unsafe fn probabilities<V: Lanes>(call: &Call, task: &Task, tile: Tile, pads: Pa
         }
         let position = tile.first + row / task.heads;
         let first = call.shape.window.map_or(0, |w| (position + 1).saturating_sub(w));
-        let (first, end) = (first - tile.low, position + 1 - tile.low);
-        p[..first].fill(0.0);
-        p[end..].fill(0.0);
+        // Whole vectors: what is not seen weighs nothing.
+        p[..first - tile.low].fill(f32::NEG_INFINITY);
+        p[position + 1 - tile.low..].fill(f32::NEG_INFINITY);
         let sink = call.sinks.map(|sinks| sinks[task.first_head + row % task.heads]);
-        softmax_row::<V>(&mut p[first..end], call.shape.scale, sink);
+        softmax_row::<V>(p, call.shape.scale, sink);
     }
 }
 
 /// `p = softmax(scale p)`, the sink taking part without a place of its own.
 #[inline(always)]
 fn softmax_row<V: Lanes>(p: &mut [f32], scale: f32, sink: Option<f32>) {
-    p.iter_mut().for_each(|v| *v *= scale);
-    let mut lanes = [sink.unwrap_or(f32::NEG_INFINITY); LANES];
-    let (whole, rest) = p.as_chunks::<LANES>();
-    for chunk in whole {
-        lanes.iter_mut().zip(chunk).for_each(|(m, v)| *m = if *v > *m { *v } else { *m });
+    let p = p.as_chunks_mut::<LANES>().0;
+    let mut largest = [sink.unwrap_or(f32::NEG_INFINITY); LANES];
+    for chunk in p.iter_mut() {
+        for (max, v) in largest.iter_mut().zip(chunk) {
+            *v *= scale;
+            *max = if *v > *max { *v } else { *max };
+        }
     }
-    let max = lanes.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, f32::max);
-    p.iter_mut().for_each(|v| *v = exp(*v - max));
-    let sum = sum_lanes::<V>(p, |v| v) + sink.map_or(0.0, |sink| exp(sink - max));
+    let max = largest.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let mut sums = [0.0f32; LANES];
+    for chunk in p.iter_mut() {
+        for (sum, v) in sums.iter_mut().zip(chunk) {
+            *v = exp(*v - max);
+            *sum += *v;
+        }
+    }
+    // SAFETY: sixteen floats; callers are compiled for `V`'s instruction set.
+    let sum = unsafe { V::load(sums.as_ptr()).sum() } + sink.map_or(0.0, |sink| exp(sink - max));
     let inverse = 1.0 / sum;
-    p.iter_mut().for_each(|v| *v *= inverse);
+    p.as_flattened_mut().iter_mut().for_each(|v| *v *= inverse);
 }
 
 /// Sixteen partial sums added as the tree of `lanes`.
