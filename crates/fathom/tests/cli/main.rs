@@ -5,6 +5,7 @@ mod bench;
 #[cfg(unix)]
 mod chat;
 mod errors;
+mod eval;
 mod harness;
 mod network;
 mod plan;
