@@ -11,18 +11,23 @@ mod terminal;
 mod whole_file;
 
 mod commands {
+    pub(crate) mod bench;
     pub(crate) mod chat;
     pub(crate) mod convert;
     pub(crate) mod describe;
     pub(crate) mod doctor;
     pub(crate) mod keys;
+    pub(crate) mod eval;
     pub(crate) mod list;
     pub(crate) mod logits;
+    pub(crate) mod plan;
     pub(crate) mod prompt;
     pub(crate) mod pull;
+    pub(crate) mod report;
     pub(crate) mod run;
     pub(crate) mod serve;
     pub(crate) mod tokenize;
+    pub(crate) mod train;
     pub(crate) mod usage;
 }
 
@@ -51,7 +56,7 @@ A MODEL is a directory as Hugging Face publishes it, a .gguf file, or the name o
 Environment:
   FATHOM_HOME     where pulled models are kept
   FATHOM_THREADS  number of threads, where --threads is not given
-  FATHOM_ISA      portable, avx2 or avx512: forces an instruction set, for comparing
+  FATHOM_ISA      portable, avx2, avx512 or neon: forces an instruction set, for comparing
   NO_COLOR        no colours and no dimmed text"
 )]
 struct Cli {
@@ -72,8 +77,13 @@ enum Command {
     Convert(commands::convert::Args),
     Tokenize(commands::tokenize::Args),
     Prompt(commands::prompt::Args),
+    Plan(commands::plan::Args),
     Logits(commands::logits::Args),
+    Train(commands::train::Args),
+    Eval(commands::eval::Args),
+    Report(commands::report::Args),
     Doctor(commands::doctor::Args),
+    Bench(commands::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -102,18 +112,23 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     kernels::isa::Isa::detect()?;
     match command {
         Command::Run(args) => return commands::run::run(args),
+        Command::Train(args) => return commands::train::run(args),
         Command::Serve(args) => commands::serve::run(*args),
         Command::Keys(args) => commands::keys::run(args),
         Command::Usage(args) => commands::usage::run(args),
+        Command::Eval(args) => return commands::eval::run(args),
+        Command::Report(args) => commands::report::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Describe(args) => commands::describe::run(args),
         Command::Convert(args) => commands::convert::run(args),
         Command::Pull(args) => commands::pull::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Tokenize(args) => commands::tokenize::run(args),
+        Command::Plan(args) => commands::plan::run(args),
         Command::Prompt(args) => commands::prompt::run(args),
         Command::Logits(args) => commands::logits::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
+        Command::Bench(args) => commands::bench::run(args),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use hub::StoreError;
 use model::checkpoint::{Checkpoint, Kind, Metadata, MetadataError};
+use model::families::read_config;
 use model::load::Model;
+use model::spec::ModelSpec;
 use serde::Deserialize;
 use text::{ChatTemplate, GgufVocabulary, Tokenizer};
 
@@ -77,6 +79,25 @@ pub(crate) fn resolve(name: &str) -> anyhow::Result<PathBuf> {
         }
         error => error.into(),
     })
+}
+
+/// The description in a configuration alone; none if `path` is no .json file.
+pub(crate) fn spec_of_config(path: &Path) -> anyhow::Result<Option<ModelSpec>> {
+    if !(path.is_file() && path.extension().is_some_and(|e| e == "json")) {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let json = serde_json::from_slice(&bytes).with_context(|| format!("{}: is not valid JSON", path.display()))?;
+    let (spec, _) = read_config(&json).with_context(|| path.display().to_string())?;
+    Ok(Some(spec))
+}
+
+/// The description of a model, or of a configuration alone.
+pub(crate) fn read_spec(path: &Path) -> anyhow::Result<ModelSpec> {
+    match spec_of_config(path)? {
+        Some(spec) => Ok(spec),
+        None => Ok(Model::from_checkpoint(&Checkpoint::open(path)?)?.spec),
+    }
 }
 
 /// The tokenizer of a model, a directory, a tokenizer.json or a GGUF file.

@@ -4,6 +4,7 @@ use anyhow::{Context, bail};
 use engine::sampler::Sampling;
 use kernels::attention::CacheFormat;
 use kernels::pool::Pool;
+use kernels::weight::Inputs;
 use serde_json::{Map, Value, json};
 use text::Tokenizer;
 
@@ -21,9 +22,21 @@ pub(crate) struct MachineArgs {
     #[arg(long, value_name = "TOKENS", help_heading = "Machine")]
     pub(crate) context: Option<usize>,
 
-    /// How the cache of earlier tokens is stored: f32 is exact, bf16 takes half the memory
-    #[arg(long, value_name = "f32|bf16", default_value = "f32", hide_possible_values = true, help_heading = "Machine")]
+    /// How the cache of earlier tokens is stored: f32 is exact, bf16 takes half the memory, int8 hardly more than a
+    /// quarter
+    #[arg(
+        long,
+        value_name = "f32|bf16|int8",
+        default_value = "f32",
+        hide_possible_values = true,
+        help_heading = "Machine"
+    )]
     pub(crate) cache: CacheArg,
+
+    /// Read weights as floats and multiply in floats; several times slower than the usual integer products, whose
+    /// inputs are rounded to 8 bits
+    #[arg(long, help_heading = "Machine")]
+    pub(crate) exact: bool,
 }
 
 /// The storage of the cache, as a flag.
@@ -31,6 +44,7 @@ pub(crate) struct MachineArgs {
 pub(crate) enum CacheArg {
     F32,
     Bf16,
+    Int8,
 }
 
 impl CacheArg {
@@ -38,6 +52,7 @@ impl CacheArg {
         match self {
             CacheArg::F32 => CacheFormat::F32,
             CacheArg::Bf16 => CacheFormat::BF16,
+            CacheArg::Int8 => CacheFormat::Int8,
         }
     }
 }
@@ -45,6 +60,11 @@ impl CacheArg {
 impl MachineArgs {
     pub(crate) fn pool(&self) -> anyhow::Result<Pool> {
         pool(self.threads)
+    }
+
+    /// The arithmetic of matrix products.
+    pub(crate) fn inputs(&self) -> Inputs {
+        if self.exact { Inputs::Exact } else { Inputs::Int8 }
     }
 
     /// The size of the context, checked against the model and against free memory.
@@ -67,7 +87,7 @@ impl MachineArgs {
             let gib = |n: u64| n as f64 / (1u64 << 30) as f64;
             bail!(
                 "the cache of {context} tokens takes {:.1} GiB and {:.1} GiB of memory are free; \
-                 a smaller --context or --cache bf16 takes less",
+                 a smaller --context or --cache int8 takes less",
                 gib(bytes as u64),
                 gib(available)
             );

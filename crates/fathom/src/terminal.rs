@@ -165,17 +165,17 @@ pub(crate) fn broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// A line that the next one replaces; only where somebody sees it.
-struct Progress {
+pub(crate) struct Progress {
     seen: bool,
     shown: bool,
 }
 
 impl Progress {
-    fn new() -> Progress {
+    pub(crate) fn new() -> Progress {
         Progress { seen: std::io::stderr().is_terminal(), shown: false }
     }
 
-    fn show(&mut self, text: &str) {
+    pub(crate) fn show(&mut self, text: &str) {
         if self.seen {
             let _ = write!(std::io::stderr(), "\r\x1b[K{}", printable(text));
             self.shown = true;
@@ -190,7 +190,7 @@ impl Progress {
     }
 
     /// Takes the line away.
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         if std::mem::take(&mut self.shown) {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }

@@ -2,9 +2,10 @@
 //! this machine can do (`kernels::measure`), for several formats, numbers of rows and threads.
 //!
 //! The weights of a single row come from memory, not from a cache: products go through as many
-//! copies of the matrix as outgrow the caches. `FATHOM_ISA` chooses the instruction set.
+//! copies of the matrix as outgrow the caches. `FATHOM_ISA` chooses the instruction set. Formats with
+//! integer products are measured with them, or with `--exact` in floats.
 //!
-//! `cargo run --release -p kernels --example matmul_speed [FORMAT ...]`
+//! `cargo run --release -p kernels --example matmul_speed [--exact] [FORMAT ...]`
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -16,7 +17,7 @@ use kernels::matmul::matmul;
 use kernels::measure::{Limits, Operation};
 use kernels::pool::Pool;
 use kernels::quant::quantize_row;
-use kernels::weight::Weight;
+use kernels::weight::{Inputs, Weight};
 
 const OUTPUTS: usize = 2048;
 const INPUTS: usize = 2048;
@@ -25,6 +26,8 @@ const OUTGROW_BYTES: usize = 192 << 20;
 
 fn main() {
     let names: Vec<String> = std::env::args().skip(1).collect();
+    let inputs = if names.iter().any(|n| n == "--exact") { Inputs::Exact } else { Inputs::Int8 };
+    let names: Vec<String> = names.into_iter().filter(|n| n != "--exact").collect();
     let formats = [Format::F32, Format::BF16, Format::Q8_0, Format::Q4K, Format::Q6K];
     let chosen = |f: &Format| if names.is_empty() { formats.contains(f) } else { names.iter().any(|n| n == f.name()) };
     let limits = Limits::measure().expect("memory for the measurement");
@@ -46,10 +49,10 @@ fn main() {
         "format", "rows", "threads", "GFLOP/s", "share", "GB/s", "share"
     );
     for format in Format::ALL.into_iter().filter(chosen) {
-        let weights = weights(format);
+        let weights = weights(format, inputs);
         for (threads, flops, bytes) in [(1, one, read[0]), (threads, all, read[1])] {
             let pool = Pool::new(threads);
-            for rows in [1, 4, 16, 128, 512] {
+            for rows in [1, 2, 4, 8, 16, 48, 256] {
                 let seconds = time(&pool, rows, &weights);
                 let gflop = 2.0 * (rows * OUTPUTS * INPUTS) as f64 / seconds / 1e9;
                 let gb = weights[0].bytes() as f64 / seconds / 1e9;
@@ -64,7 +67,7 @@ fn main() {
 }
 
 /// As many matrices of the same values as outgrow the caches.
-fn weights(format: Format) -> Vec<Weight> {
+fn weights(format: Format, inputs: Inputs) -> Vec<Weight> {
     let row_bytes = format.row_bytes(INPUTS).expect("whole blocks");
     let mut bytes = vec![0u8; row_bytes * OUTPUTS];
     for (r, to) in bytes.chunks_exact_mut(row_bytes).enumerate() {
@@ -72,7 +75,10 @@ fn weights(format: Format) -> Vec<Weight> {
         quantize_row(format, &row, to).expect("finite values");
     }
     let copies = OUTGROW_BYTES.div_ceil(bytes.len());
-    let weight = |_| Weight::new(format, OUTPUTS, INPUTS, Bytes::from(bytes.clone())).expect("whole rows");
+    let weight = |_| {
+        let weight = Weight::new(format, OUTPUTS, INPUTS, Bytes::from(bytes.clone())).expect("whole rows");
+        weight.with_inputs(inputs)
+    };
     (0..copies).map(weight).collect()
 }
 
@@ -85,7 +91,7 @@ fn time(pool: &Pool, rows: usize, weights: &[Weight]) -> f64 {
         let run = Instant::now();
         matmul(pool, black_box(&mut out), black_box(&x), weight);
         best = best.min(run.elapsed().as_secs_f64());
-        if start.elapsed().as_secs_f64() > 0.4 {
+        if start.elapsed().as_secs_f64() > 0.3 {
             break;
         }
     }

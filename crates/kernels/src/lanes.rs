@@ -1,9 +1,9 @@
 //! Sixteen floats at once: the one vector that the float kernels are written in.
 //!
 //! An algorithm is written once over [`Lanes`] and compiled for each instruction set: one 512-bit
-//! register, two of 256 bits, or a plain array. A sum over many elements keeps sixteen partial sums
-//! (element `i` goes to lane `i % 16`) and adds the lanes as a fixed tree, so AVX2 and AVX-512 give
-//! the same bits. The portable version multiplies and adds with two roundings where the others fuse.
+//! register, two of 256 bits, four of 128, or a plain array. A sum over many elements keeps sixteen partial sums
+//! (element `i` goes to lane `i % 16`) and adds the lanes as a fixed tree, so AVX2, AVX-512 and
+//! NEON give the same bits. The portable version multiplies and adds with two roundings where the others fuse.
 
 /// A register: some of the sixteen lanes, as many as are one vector of the instruction set.
 ///
@@ -226,6 +226,73 @@ mod x86_64 {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64::Neon;
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64 {
+    use super::{Lanes, Part};
+    use std::arch::aarch64::*;
+
+    /// Four registers of four lanes; every 64-bit Arm processor has them.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Neon([float32x4_t; 4]);
+
+    // SAFETY (all blocks below): NEON is part of the architecture, and pointers are valid for the elements
+    // of the type, by the trait's contract.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Part for float32x4_t {
+        const WIDTH: usize = 4;
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            unsafe { vdupq_n_f32(0.0) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { vld1q_f32(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { vst1q_f32(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+            unsafe { vfmaq_f32(c, self, b) }
+        }
+    }
+
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Lanes for Neon {
+        type Part = float32x4_t;
+        const TILE: (usize, usize) = (6, 4);
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            unsafe { Neon([vdupq_n_f32(value); 4]) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { Neon(std::array::from_fn(|i| vld1q_f32(from.add(4 * i)))) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { (0..4).for_each(|i| vst1q_f32(to.add(4 * i), self.0[i])) }
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+            unsafe { Neon(std::array::from_fn(|i| vfmaq_f32(c.0[i], self.0[i], b.0[i]))) }
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            unsafe {
+                let [a, b, c, d] = self.0;
+                let four = vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d));
+                let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+                vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+            }
+        }
+    }
+}
+
 /// Runs `$body` compiled for the instruction set `$isa`, with the type `$v` bound to its lanes.
 ///
 /// Defines one function per set around the same generic `#[inline(always)]` function.
@@ -252,7 +319,10 @@ macro_rules! dispatch {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             $crate::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },
-            #[cfg(not(target_arch = "x86_64"))]
+            // SAFETY: NEON is part of the architecture.
+            #[cfg(target_arch = "aarch64")]
+            $crate::isa::Isa::Neon => unsafe { $f::<$crate::lanes::Neon>($($arg),*) },
+            #[allow(unreachable_patterns)] // which ones are left depends on the architecture
             other => unreachable!("{} is not of this processor", other.name()),
         }
     }};

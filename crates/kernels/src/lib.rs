@@ -8,9 +8,14 @@
 //! same integers and floats within the bounds of `docs/NUMERICS.md`. Each output element is reduced
 //! in an order that depends only on its own inputs: never on the number of rows, threads or chunks.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
+pub mod attention_backward;
 pub mod bytes;
 pub mod format;
+pub mod gemm;
+mod int;
 pub mod isa;
 mod lanes;
 pub mod matmul;
@@ -19,4 +24,5 @@ pub mod ops;
 pub mod pool;
 pub mod quant;
 mod tile;
+pub mod train;
 pub mod weight;

@@ -11,6 +11,8 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use crate::gemm::{self, Kernels};
+use crate::int::{self, IntJob};
 use crate::isa::{Isa, isa};
 use crate::lanes::{Lanes, dispatch};
 use crate::pool::{Pool, SharedMut};
@@ -51,6 +53,9 @@ pub fn matmul(pool: &Pool, out: &mut [f32], x: &[f32], w: &Weight) {
 pub fn matmul_with(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], w: &Weight) {
     let t = rows_of(x, w.cols());
     assert_eq!(out.len(), t * w.rows(), "output of {t} x {}", w.rows());
+    if gemm::forward(Kernels::of(isa), pool, out, x, w) {
+        return;
+    }
     let job = Job { weight: w, transposed: false, rows: t, x: At::rows(w.cols()), out: At::rows(w.rows()) };
     run_jobs(isa, pool, out, x, &[job]);
 }
@@ -71,6 +76,9 @@ pub fn matmul_heads_with(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], head
     let (inputs, outputs) = (first.inputs(), first.outputs());
     let t = rows_of(x, heads.len() * inputs);
     assert_eq!(out.len(), t * heads.len() * outputs, "output of {t} x {} x {outputs}", heads.len());
+    if gemm::forward_heads(Kernels::of(isa), pool, out, x, heads) {
+        return;
+    }
     let jobs: Vec<Job> = heads
         .iter()
         .enumerate()
@@ -102,6 +110,9 @@ pub fn matmul_grouped(pool: &Pool, out: &mut [f32], x: &[f32], groups: &[(usize,
 pub fn matmul_grouped_with(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], groups: &[(usize, &Weight)]) {
     let Some((_, first)) = groups.first() else { return };
     let (rows, cols) = (first.rows(), first.cols());
+    if gemm::forward_grouped(Kernels::of(isa), pool, out, x, groups) {
+        return;
+    }
     let mut start = 0;
     let jobs: Vec<Job> = groups
         .iter()
@@ -142,6 +153,15 @@ struct Job<'a> {
     rows: usize,
     x: At,
     out: At,
+}
+
+impl<'a> Job<'a> {
+    /// The job for integer products, where its weight is for such.
+    fn coded(&self) -> Option<IntJob<'a>> {
+        let weight = self.weight.coded().filter(|_| !self.transposed)?;
+        let (first, step) = (self.x.offset / weight.cols, self.x.stride / weight.cols);
+        Some(IntJob { weight, rows: self.rows, first, step, offset: self.out.offset, stride: self.out.stride })
+    }
 }
 
 /// Rows of x that one task of a transposed product takes.
@@ -194,12 +214,24 @@ fn rows_of(x: &[f32], width: usize) -> usize {
     x.len() / width
 }
 
-/// Runs all jobs as one parallel region. Outputs of different jobs must not overlap: the public
-/// functions above build them so.
+/// Runs all jobs, of weights with the same number of columns where they are not transposed. Outputs
+/// of different jobs must not overlap: the public functions above build them so.
 fn run_jobs(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], jobs: &[Job]) {
     assert!(isa.is_available(), "{} kernels on a processor without them", isa.name());
-    let (planned, tasks) = plan(jobs, pool.threads());
     let out = &SharedMut::new(out);
+    let (in_integers, in_floats): (Vec<Job>, Vec<Job>) = jobs.iter().partition(|job| job.coded().is_some());
+    if let Some(job) = in_integers.first() {
+        let jobs: Vec<IntJob> = in_integers.iter().filter_map(Job::coded).collect();
+        int::run(isa, pool, out, x, job.weight.cols(), &jobs);
+    }
+    if !in_floats.is_empty() {
+        run_float_jobs(isa, pool, out, x, &in_floats);
+    }
+}
+
+/// [`run_jobs`] of weights as floats, in one parallel region.
+fn run_float_jobs(isa: Isa, pool: &Pool, out: &Out, x: &[f32], jobs: &[Job]) {
+    let (planned, tasks) = plan(jobs, pool.threads());
     pool.run(tasks, |task| {
         let plan = &planned[planned.partition_point(|plan| plan.first_task <= task) - 1];
         let (job, part) = (plan.job, task - plan.first_task);

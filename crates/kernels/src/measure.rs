@@ -78,6 +78,46 @@ impl Limits {
     }
 }
 
+/// What a number of threads can do: the two limits of every speed.
+#[derive(Clone, Debug)]
+pub struct ThreadLimits {
+    /// Number of threads.
+    pub threads: usize,
+    /// Reading from memory.
+    pub read: ReadBandwidth,
+    /// Billions (1e9) of operations per second, by operation: the best instruction set of this
+    /// processor.
+    pub gop_per_s: Vec<(Operation, Spread)>,
+}
+
+impl ThreadLimits {
+    /// Measures with `threads` threads, in one or two seconds.
+    ///
+    /// # Errors
+    /// If there is no memory for a buffer that is much larger than the caches.
+    pub fn measure(machine: &Machine, threads: usize) -> Result<ThreadLimits, BandwidthError> {
+        let [read] = read_bandwidth(machine, [threads])?;
+        let mut gop_per_s: Vec<(Operation, Spread)> = Vec::new();
+        for peak in arithmetic_peaks(threads) {
+            let (operation, spread) = (peak.operation, peak.all_threads_gop_per_s);
+            match gop_per_s.iter_mut().find(|(known, _)| *known == operation) {
+                Some((_, best)) if best.best >= spread.best => {}
+                Some((_, best)) => *best = spread,
+                None => gop_per_s.push((operation, spread)),
+            }
+        }
+        Ok(ThreadLimits { threads, read, gop_per_s })
+    }
+
+    /// The peak of an operation; of f32 where the processor has no instruction for it.
+    pub fn peak_gop_per_s(&self, operation: Operation) -> f64 {
+        let find = |wanted| self.gop_per_s.iter().find(|(known, _)| *known == wanted).map(|(_, spread)| spread.best);
+        let of_f32 = find(Operation::F32Fma).unwrap_or(f64::NAN);
+        // On some processors bf16 instructions do less than f32 multiply-adds.
+        find(operation).map_or(of_f32, |peak| peak.max(of_f32))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

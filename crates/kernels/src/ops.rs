@@ -136,7 +136,8 @@ pub fn exp(x: f32) -> f32 {
     let clamped = x.clamp(-104.0, 89.0);
     // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
-    let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = (clamped - n * LN2_HI) - n * LN2_LO;
     let p = 1.0 / 5040.0;
     let p = p * r + 1.0 / 720.0;
@@ -146,7 +147,8 @@ pub fn exp(x: f32) -> f32 {
     let p = p * r + 0.5;
     let p = p * r + 1.0;
     let p = p * r + 1.0;
-    let n = n as i32;
+    // The integer stands in the lowest bits; a conversion that minds NaN would keep this from being vectors.
+    let n = rounded.to_bits() as i32 - ROUND.to_bits() as i32;
     let half = n >> 1;
     let power = |e: i32| f32::from_bits(((e + 127) << 23) as u32);
     p * power(half) * power(n - half)

@@ -1,77 +1,120 @@
 //! The thread pool: fork-join over numbered tasks.
 //!
 //! `run(n, f)` calls `f(0) .. f(n - 1)`, each once, on the calling thread and the workers, and
-//! returns when all are done. Tasks are handed out by a shared counter, so a thread that the system
-//! takes away delays only the task it holds. Which thread runs a task never changes a result: a task
-//! writes only its own outputs.
+//! returns when all are done. Tasks are claimed one by one; a thread that the system takes away delays
+//! only the task that it holds, and one that comes late, or not at all, delays nothing: the others take
+//! its tasks. Which thread runs a task never changes a result: a task writes only its own outputs.
 //!
-//! A waiting thread spins for some microseconds (decode has hundreds of short steps a token), then
-//! yields, then sleeps: a machine that is busy with something else is not fought over.
+//! A waiting thread spins for a moment (decode has hundreds of short steps a token) and then sleeps in
+//! the system. How long a moment is, it learns: where the clock jumps while it spins, the system has
+//! given the processor to somebody else, and it sleeps at once the next times. That is fair to others
+//! and good for us: a thread that gave its processor up willingly gets it back when it wakes, and a
+//! caller that sleeps leaves its processor to the worker it waits for.
+//!
+//! The protocol, and why it is right:
+//!
+//! - `word` holds the number of tasks of the current job and the number of the next one to claim, in one
+//!   atomic. A claim is a compare-and-swap that raises `next` while it is below `tasks`. That it succeeds
+//!   means that `word` is current, whatever happened since it was read, so the claimed task belongs to
+//!   the job at hand and is claimed once.
+//! - `left` counts tasks that are not done. A job is replaced only when `left` is zero, hence never while
+//!   a claimed task is unfinished: from its claim until it has lowered `left`, a thread may read `job` and
+//!   call the closure. Nobody else does. The claim acquires what the publishing store of `word` released
+//!   (`job` and `left` were written before it), and `run` acquires by `left` what tasks have written.
+//! - Sleeping: a worker raises its `asleep` and then looks at `word` once more; `run` stores `word` and
+//!   then looks at `asleep`. All four are sequentially consistent, so at least one of the two sees the
+//!   other, and no wake-up is lost: the worker does not park, or it is unparked (a token, if it has not
+//!   parked yet). The caller sleeps by the same rule, with `left` and `caller_asleep`.
 
+use std::cell::UnsafeCell;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread::JoinHandle;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
-/// Times a waiting thread pauses before it starts to yield (some 20 microseconds).
-const SPINS: u32 = 400;
-/// Times it yields before it sleeps.
-const YIELDS: u32 = 200;
+/// The most tasks of one job: more are run as several jobs.
+const TASKS_MAX: usize = 1 << 31;
+
+/// The longest that a thread spins before it sleeps.
+const SPIN_MAX: Duration = Duration::from_micros(100);
+/// The shortest, where others want the processor.
+const SPIN_MIN: Duration = Duration::from_micros(2);
+/// What a wait that ended in time adds to the next one's patience.
+const SPIN_STEP: Duration = Duration::from_micros(1);
+/// A spinning thread looks at the clock every microsecond or so; when this passes between two looks, it
+/// did not have the processor meanwhile.
+const JUMP: Duration = Duration::from_micros(80);
 
 /// A fixed set of threads; the caller of [`Pool::run`] is one of them.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    /// One `run` at a time: a second caller waits.
-    running: Mutex<()>,
+    /// One `run` at a time: a second caller waits. Inside is the patience of callers.
+    running: Mutex<Patience>,
 }
+
+/// A cache line of its own, also where the processor fetches lines in pairs.
+#[repr(align(128))]
+struct Line<T>(T);
 
 struct Shared {
-    /// Rises by one with each job and at shutdown; workers wait for it to change.
-    generation: AtomicUsize,
-    /// The current job; valid from the rise of `generation` until `active` is back to zero.
-    job: Mutex<Option<Job>>,
-    /// Next task number to hand out.
-    next: AtomicUsize,
-    /// Workers that have not finished with the current job.
-    active: AtomicUsize,
+    /// `tasks << 32 | next`
+    word: Line<AtomicU64>,
+    /// Tasks of the current job that are not done.
+    left: Line<AtomicUsize>,
+    /// The current job; see the module's doc for who may look at it when.
+    job: UnsafeCell<Option<Job>>,
+    /// Of each worker.
+    asleep: Vec<Line<AtomicBool>>,
+    /// How many of them are true: one look instead of many.
+    sleepers: Line<AtomicUsize>,
+    caller_asleep: AtomicBool,
+    caller: Mutex<Option<Thread>>,
+    threads: OnceLock<Vec<Thread>>,
     stop: AtomicBool,
     panicked: AtomicBool,
-    sleepers: Mutex<usize>,
-    wake: Condvar,
 }
 
-/// A borrowed closure with its lifetime erased; `run` does not return before all workers let go.
+/// A borrowed closure with its lifetime erased; `run` does not return before all its tasks are done.
 #[derive(Clone, Copy)]
 struct Job {
     call: *const (dyn Fn(usize) + Sync),
-    tasks: usize,
 }
 
-// SAFETY: the pointee is `Sync`, and `Pool::run` keeps it alive until every worker is done with it.
-unsafe impl Send for Job {}
+// SAFETY: `job` alone is not shareable by itself. It is written only while no task is claimed, and read
+// only by threads that hold a claimed task (the module's doc has the argument); its pointee is `Sync`.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the pointer is not tied to a thread.
+unsafe impl Send for Shared {}
 
 impl Pool {
     /// A pool of `threads` threads in all, the caller included (at least one).
     pub fn new(threads: usize) -> Pool {
+        let others = threads.max(1) - 1;
         let shared = Arc::new(Shared {
-            generation: AtomicUsize::new(0),
-            job: Mutex::new(None),
-            next: AtomicUsize::new(0),
-            active: AtomicUsize::new(0),
+            word: Line(AtomicU64::new(0)),
+            left: Line(AtomicUsize::new(0)),
+            job: UnsafeCell::new(None),
+            asleep: (0..others).map(|_| Line(AtomicBool::new(false))).collect(),
+            sleepers: Line(AtomicUsize::new(0)),
+            caller_asleep: AtomicBool::new(false),
+            caller: Mutex::new(None),
+            threads: OnceLock::new(),
             stop: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
-            sleepers: Mutex::new(0),
-            wake: Condvar::new(),
         });
-        let workers = (1..threads.max(1))
+        let workers: Vec<JoinHandle<()>> = (0..others)
             .map(|i| {
                 let shared = Arc::clone(&shared);
-                let name = format!("fathom-{i}");
-                std::thread::Builder::new().name(name).spawn(move || worker(&shared)).expect("start a worker thread")
+                let name = format!("fathom-{}", i + 1);
+                std::thread::Builder::new().name(name).spawn(move || worker(&shared, i)).expect("start a worker thread")
             })
             .collect();
-        Pool { shared, workers, running: Mutex::new(()) }
+        let handles = workers.iter().map(|worker| worker.thread().clone()).collect();
+        shared.threads.set(handles).expect("set once");
+        Pool { shared, workers, running: Mutex::new(Patience::default()) }
     }
 
     /// A pool with one thread for each processor that this process may use.
@@ -93,28 +136,46 @@ impl Pool {
             (0..tasks).for_each(f);
             return;
         }
-        let _turn = self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut patience = self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for first in (0..tasks).step_by(TASKS_MAX) {
+            let own = self.run_job(TASKS_MAX.min(tasks - first), &|i| f(first + i), &mut patience);
+            let workers_panicked = self.shared.panicked.swap(false, Ordering::Relaxed);
+            if let Err(payload) = own {
+                drop(patience);
+                resume_unwind(payload);
+            }
+            assert!(!workers_panicked, "a task of the thread pool panicked");
+        }
+    }
+
+    /// One job of fewer tasks than `TASKS_MAX`; the first panic of the caller's own tasks, if any.
+    fn run_job(&self, tasks: usize, f: &(dyn Fn(usize) + Sync), patience: &mut Patience) -> std::thread::Result<()> {
         let shared = &*self.shared;
-        let call: &(dyn Fn(usize) + Sync) = &f;
-        // SAFETY: only the lifetime changes. Workers use the pointer between the rise of
-        // `generation` below and their decrement of `active`, and this function waits for that
-        // (also when a task panics) before `f` is dropped.
+        // SAFETY: only the lifetime changes. Threads use the pointer between the claim of a task and the
+        // lowering of `left` for it, and this function returns when `left` is zero (also when a task panics).
         let call: *const (dyn Fn(usize) + Sync) =
-            unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(call) };
-        *lock(&shared.job) = Some(Job { call, tasks });
-        shared.next.store(0, Ordering::Relaxed);
-        shared.active.store(self.workers.len(), Ordering::Relaxed);
-        shared.generation.fetch_add(1, Ordering::SeqCst);
-        if *lock(&shared.sleepers) > 0 {
-            shared.wake.notify_all();
+            unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
+        // SAFETY: `left` is zero and `next` is not below `tasks`, so nobody holds or gets a task and reads it.
+        unsafe { *shared.job.get() = Some(Job { call }) };
+        shared.left.0.store(tasks, Ordering::Relaxed);
+        shared.word.0.store((tasks as u64) << 32, Ordering::SeqCst);
+        if shared.sleepers.0.load(Ordering::SeqCst) > 0 {
+            shared.wake(tasks - 1);
         }
-        let own = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| take_tasks(shared, tasks, &f)));
-        wait_until(|| shared.active.load(Ordering::Acquire) == 0, None);
-        let workers_panicked = shared.panicked.swap(false, Ordering::Relaxed);
-        if let Err(payload) = own {
-            std::panic::resume_unwind(payload);
+        let (done, own) = shared.take_tasks();
+        if done > 0 && shared.left.0.fetch_sub(done, Ordering::SeqCst) == done {
+            return own;
         }
-        assert!(!workers_panicked, "a task of the thread pool panicked");
+        let finished = || shared.left.0.load(Ordering::SeqCst) == 0;
+        if !patience.spin(finished) {
+            *lock(&shared.caller) = Some(std::thread::current());
+            shared.caller_asleep.store(true, Ordering::SeqCst);
+            while !finished() {
+                std::thread::park();
+            }
+            shared.caller_asleep.store(false, Ordering::SeqCst);
+        }
+        own
     }
 
     /// Splits `data` into pieces of `piece` elements (the last may be shorter) and calls
@@ -138,12 +199,129 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.generation.fetch_add(1, Ordering::SeqCst);
-        let _sleepers = lock(&self.shared.sleepers);
-        self.shared.wake.notify_all();
-        drop(_sleepers);
+        self.workers.iter().for_each(|worker| worker.thread().unpark());
         for worker in self.workers.drain(..) {
             let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Claims a task of the current job.
+    fn claim(&self) -> Option<usize> {
+        let mut word = self.word.0.load(Ordering::SeqCst);
+        while (word as u32) < (word >> 32) as u32 {
+            match self.word.0.compare_exchange_weak(word, word + 1, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return Some(word as u32 as usize),
+                Err(now) => word = now,
+            }
+        }
+        None
+    }
+
+    fn has_tasks(&self) -> bool {
+        let word = self.word.0.load(Ordering::SeqCst);
+        (word as u32) < (word >> 32) as u32
+    }
+
+    /// Runs tasks until none is left to claim; how many, and the first panic among them. The caller lowers
+    /// `left` by their number.
+    fn take_tasks(&self) -> (usize, std::thread::Result<()>) {
+        let (mut done, mut result) = (0, Ok(()));
+        while let Some(task) = self.claim() {
+            // SAFETY: the claimed task is not done, so the job is the one that was published with it, and
+            // stays until `left` is lowered for it.
+            let call = unsafe { (*self.job.get()).expect("published with its tasks").call };
+            // SAFETY: as above, and the closure lives as long.
+            let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { (*call)(task) }));
+            done += 1;
+            if result.is_ok() {
+                result = outcome;
+            }
+        }
+        (done, result)
+    }
+
+    /// Wakes up to `most` sleeping workers.
+    fn wake(&self, most: usize) {
+        let Some(threads) = self.threads.get() else { return };
+        let asleep = threads.iter().zip(&self.asleep).filter(|(_, asleep)| asleep.0.load(Ordering::SeqCst));
+        asleep.take(most).for_each(|(thread, _)| thread.unpark());
+    }
+}
+
+fn worker(shared: &Shared, number: usize) {
+    let mut patience = Patience::default();
+    let ready = || shared.has_tasks() || shared.stop.load(Ordering::SeqCst);
+    loop {
+        if !patience.spin(ready) {
+            shared.asleep[number].0.store(true, Ordering::SeqCst);
+            shared.sleepers.0.fetch_add(1, Ordering::SeqCst);
+            while !ready() {
+                std::thread::park();
+            }
+            shared.asleep[number].0.store(false, Ordering::SeqCst);
+            shared.sleepers.0.fetch_sub(1, Ordering::SeqCst);
+        }
+        if shared.stop.load(Ordering::SeqCst) {
+            return;
+        }
+        let (done, result) = shared.take_tasks();
+        if result.is_err() {
+            shared.panicked.store(true, Ordering::Relaxed);
+        }
+        // The last one wakes the caller. The job may be over and another one be running by the time it
+        // does; a wake-up too many is no harm.
+        if done > 0
+            && shared.left.0.fetch_sub(done, Ordering::SeqCst) == done
+            && shared.caller_asleep.load(Ordering::SeqCst)
+            && let Some(caller) = &*lock(&shared.caller)
+        {
+            caller.unpark();
+        }
+    }
+}
+
+/// How long a thread spins before it sleeps.
+struct Patience {
+    limit: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience { limit: SPIN_MAX }
+    }
+}
+
+impl Patience {
+    /// Spins until `ready`, or until patience is over; whether it is ready.
+    fn spin(&mut self, ready: impl Fn() -> bool) -> bool {
+        // Most waits are over before it is worth asking for the time.
+        for _ in 0..50 {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        let start = Instant::now();
+        let mut last = start;
+        loop {
+            for _ in 0..20 {
+                if ready() {
+                    self.limit = (self.limit + SPIN_STEP).min(SPIN_MAX);
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            let now = Instant::now();
+            if now - last > JUMP {
+                self.limit = SPIN_MIN;
+                return ready();
+            }
+            if now - start > self.limit {
+                return ready();
+            }
+            last = now;
         }
     }
 }
@@ -168,6 +346,11 @@ impl<'a, T> SharedMut<'a, T> {
         self.len
     }
 
+    /// The first element, for tiles whose rows interleave with those of others.
+    pub(crate) fn start(&self) -> *mut T {
+        self.start
+    }
+
     /// The elements `start .. start + count`.
     ///
     /// # Safety
@@ -177,67 +360,6 @@ impl<'a, T> SharedMut<'a, T> {
         assert!(start <= self.len && count <= self.len - start, "range {start}+{count} of {}", self.len);
         // SAFETY: inside the borrowed slice (checked above); not overlapping (the caller's promise).
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), count) }
-    }
-}
-
-fn worker(shared: &Shared) {
-    let mut seen = 0;
-    loop {
-        wait_until(|| shared.generation.load(Ordering::Acquire) != seen, Some((shared, seen)));
-        seen = shared.generation.load(Ordering::Acquire);
-        if shared.stop.load(Ordering::SeqCst) {
-            return;
-        }
-        let job = *lock(&shared.job);
-        if let Some(job) = job {
-            // SAFETY: `run` published this job before it raised `generation` and keeps the closure
-            // alive until `active` reaches zero, which needs our decrement below.
-            let call = unsafe { &*job.call };
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| take_tasks(shared, job.tasks, call)));
-            if result.is_err() {
-                shared.panicked.store(true, Ordering::Relaxed);
-            }
-        }
-        shared.active.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-fn take_tasks(shared: &Shared, tasks: usize, call: &(dyn Fn(usize) + Sync)) {
-    loop {
-        let task = shared.next.fetch_add(1, Ordering::Relaxed);
-        if task >= tasks {
-            return;
-        }
-        call(task);
-    }
-}
-
-/// Spins, yields and (where `sleep` says on which generation) sleeps until `ready`.
-fn wait_until(ready: impl Fn() -> bool, sleep: Option<(&Shared, usize)>) {
-    for _ in 0..SPINS {
-        if ready() {
-            return;
-        }
-        std::hint::spin_loop();
-    }
-    let mut yields = 0;
-    while !ready() {
-        match sleep {
-            Some((shared, seen)) if yields >= YIELDS => {
-                let mut sleepers = lock(&shared.sleepers);
-                // Under the lock, so that a wake-up cannot fall between the look and the wait: `run`
-                // raises the generation first and takes the lock after.
-                if shared.generation.load(Ordering::SeqCst) == seen {
-                    *sleepers += 1;
-                    sleepers = shared.wake.wait(sleepers).unwrap_or_else(|poisoned| poisoned.into_inner());
-                    *sleepers -= 1;
-                }
-            }
-            _ => {
-                std::thread::yield_now();
-                yields += 1;
-            }
-        }
     }
 }
 
@@ -277,6 +399,80 @@ mod tests {
             });
         }
         assert_eq!(sum.load(Ordering::Relaxed), 2000 * 10);
+    }
+
+    /// Jobs one after the other without a pause, each with data that is spoiled as soon as it is over: a
+    /// thread that comes late must find the new job, or none, but never the old one.
+    #[test]
+    fn late_threads_do_not_touch_a_job_that_is_over() {
+        for threads in [2, 3, 7] {
+            let pool = Pool::new(threads);
+            for round in 0..20_000usize {
+                let tasks = 2 + round % 5;
+                let mut slots = [0u8; 8];
+                let expected = (round % 251) as u8;
+                {
+                    let shared = SharedMut::new(&mut slots);
+                    pool.run(tasks, |i| {
+                        // SAFETY: each task has its own element.
+                        let slot = unsafe { shared.range(i, 1) };
+                        assert_eq!(slot[0], 0, "task {i} runs once");
+                        slot[0] = expected.wrapping_add(i as u8) | 1;
+                    });
+                }
+                for (i, slot) in slots.iter_mut().enumerate() {
+                    let want = if i < tasks { expected.wrapping_add(i as u8) | 1 } else { 0 };
+                    assert_eq!(std::mem::replace(slot, 255), want, "round {round}, {threads} threads");
+                }
+            }
+        }
+    }
+
+    /// Pauses around the time that threads spin before they sleep, so that jobs meet them on the way.
+    #[test]
+    fn no_wake_up_is_lost_between_spinning_and_sleeping() {
+        let pool = Pool::new(3);
+        let sum = AtomicU64::new(0);
+        let spin = |time: Duration| {
+            let start = Instant::now();
+            while start.elapsed() < time {
+                std::hint::spin_loop();
+            }
+        };
+        for round in 0..3000u32 {
+            spin(SPIN_MAX * (round % 21) / 10);
+            pool.run(4, |i| {
+                // The caller's wait ends around its patience as well.
+                if i == 3 {
+                    spin(SPIN_MAX * (round % 19) / 10);
+                }
+                sum.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(sum.load(Ordering::Relaxed), 3000 * 4);
+    }
+
+    #[test]
+    fn patience_shrinks_when_the_processor_is_taken_away_and_grows_back() {
+        let mut patience = Patience::default();
+        let begin = Instant::now();
+        assert!(!patience.spin(|| false), "nothing comes");
+        assert!(begin.elapsed() >= SPIN_MAX || patience.limit == SPIN_MIN);
+        // A look that takes long is what a spinning thread sees of being suspended.
+        assert!(!patience.spin(|| {
+            std::thread::sleep(Duration::from_millis(1));
+            false
+        }));
+        assert_eq!(patience.limit, SPIN_MIN);
+        let looks = std::cell::Cell::new(0);
+        for _ in 0..100_000 {
+            looks.set(0);
+            patience.spin(|| {
+                looks.set(looks.get() + 1);
+                looks.get() > 60
+            });
+        }
+        assert!(patience.limit > SPIN_MIN);
     }
 
     /// More threads than processors, several pools at once and a caller each: whoever waits must let

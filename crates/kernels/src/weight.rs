@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use crate::bytes::Bytes;
 use crate::format::Format;
+use crate::int::CodedRows;
+use crate::int::coded::Code;
 use crate::isa::{Isa, isa};
 use crate::quant;
 use crate::quant::compiled::compiled_for_isa;
+use crate::train::panels::{Panels, PanelsView};
 
 /// A `[rows, cols]` matrix; row `r` holds the weights of output `r`.
 ///
@@ -20,6 +23,19 @@ pub struct Weight {
     data: Bytes,
     /// Bytes from one row to the next (more than a row where rows are interleaved).
     stride: usize,
+    inputs: Inputs,
+}
+
+/// The arithmetic of products with a weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Inputs {
+    /// Inputs as they are: weights are read as floats. The reference.
+    #[default]
+    Exact,
+    /// Inputs rounded to signed bytes in blocks, products in integers (see `docs/NUMERICS.md`): faster
+    /// by several times. Formats that are plain floats (F32, F16, BF16, FP8) and transposed products
+    /// stay exact.
+    Int8,
 }
 
 #[derive(Clone, Debug)]
@@ -31,6 +47,8 @@ enum Storage {
     Fp8Blocks { scales: Arc<[f32]>, scale_cols: usize, block: usize, first_row: usize, row_step: usize },
     /// gpt-oss as Hugging Face stores it: E2M1 pairs (low nibble first) and E8M0 scales apart.
     Mxfp4Split { scales: Bytes, scale_stride: usize },
+    /// Packed for training; row 0 is row `first_row` of the panels.
+    Panels { panels: Arc<Panels>, first_row: usize },
 }
 
 impl Weight {
@@ -43,6 +61,7 @@ impl Weight {
             storage: Storage::Blocks(format),
             data,
             stride,
+            inputs: Inputs::Exact,
         })
     }
 
@@ -52,7 +71,14 @@ impl Weight {
     /// If `values` is not `rows * cols` long.
     pub fn from_f32(rows: usize, cols: usize, values: Vec<f32>) -> Weight {
         assert_eq!(values.len(), rows * cols, "a {rows} x {cols} matrix");
-        Weight { rows, cols, storage: Storage::Blocks(Format::F32), data: Bytes::from(values), stride: cols * 4 }
+        Weight {
+            rows,
+            cols,
+            storage: Storage::Blocks(Format::F32),
+            data: Bytes::from(values),
+            stride: cols * 4,
+            inputs: Inputs::Exact,
+        }
     }
 
     /// E4M3 bytes with one scale for each `block` x `block` square; `None` if a size does not fit.
@@ -64,7 +90,7 @@ impl Weight {
         let fits =
             rows.checked_mul(cols)? == data.len() && rows.div_ceil(block).checked_mul(scale_cols)? == scales.len();
         let storage = Storage::Fp8Blocks { scales: scales.into(), scale_cols, block, first_row: 0, row_step: 1 };
-        fits.then_some(Weight { rows, cols, storage, data, stride: cols })
+        fits.then_some(Weight { rows, cols, storage, data, stride: cols, inputs: Inputs::Exact })
     }
 
     /// gpt-oss' MXFP4: `data` is `[rows, cols / 2]`, `scales` is `[rows, cols / 32]`, both bytes.
@@ -73,7 +99,47 @@ impl Weight {
             && rows.checked_mul(cols / 2)? == data.len()
             && rows.checked_mul(cols / 32)? == scales.len();
         let storage = Storage::Mxfp4Split { scales, scale_stride: cols / 32 };
-        fits.then_some(Weight { rows, cols, storage, data, stride: cols / 2 })
+        fits.then_some(Weight { rows, cols, storage, data, stride: cols / 2, inputs: Inputs::Exact })
+    }
+
+    /// The same matrix, for products in this arithmetic.
+    pub fn with_inputs(mut self, inputs: Inputs) -> Weight {
+        self.inputs = inputs;
+        self
+    }
+
+    /// The arithmetic of products with this matrix.
+    pub fn inputs(&self) -> Inputs {
+        self.inputs
+    }
+
+    /// The rows for integer products, where this matrix is for such.
+    pub(crate) fn coded(&self) -> Option<CodedRows<'_>> {
+        if self.inputs == Inputs::Exact {
+            return None;
+        }
+        let (code, scales, scale_stride) = match &self.storage {
+            Storage::Blocks(format) => (Code::of(*format)?, &*self.data, self.stride),
+            Storage::Fp8Blocks { .. } | Storage::Panels { .. } => return None,
+            Storage::Mxfp4Split { scales, scale_stride } => (Code::Mxfp4Split, &**scales, *scale_stride),
+        };
+        let Weight { rows, cols, stride, .. } = *self;
+        Some(CodedRows { code, rows, cols, data: &self.data, stride, scales, scale_stride })
+    }
+
+    /// Weights packed for training.
+    pub fn from_panels(panels: Arc<Panels>) -> Weight {
+        let (rows, cols) = (panels.rows(), panels.cols());
+        let storage = Storage::Panels { panels, first_row: 0 };
+        Weight { rows, cols, storage, data: Bytes::from(Vec::<u8>::new()), stride: 0, inputs: Inputs::Exact }
+    }
+
+    /// The panels, if the weights are stored so.
+    pub(crate) fn panels(&self) -> Option<PanelsView<'_>> {
+        match &self.storage {
+            Storage::Panels { panels, first_row } => Some(panels.view(*first_row..first_row + self.rows)),
+            _ => None,
+        }
     }
 
     /// Rows: the number of outputs.
@@ -88,10 +154,11 @@ impl Weight {
 
     /// The storage format of the elements (FP8 and MXFP4 also where their scales lie apart).
     pub fn format(&self) -> Format {
-        match self.storage {
-            Storage::Blocks(format) => format,
+        match &self.storage {
+            Storage::Blocks(format) => *format,
             Storage::Fp8Blocks { .. } => Format::F8E4M3,
             Storage::Mxfp4Split { .. } => Format::Mxfp4,
+            Storage::Panels { panels, .. } => panels.format(),
         }
     }
 
@@ -103,6 +170,7 @@ impl Weight {
                 self.rows * self.cols + self.rows.div_ceil(*block) * scale_cols * 4
             }
             Storage::Mxfp4Split { .. } => self.rows * (self.cols / 2 + self.cols / 32),
+            Storage::Panels { panels, .. } => self.rows * self.cols * panels.format().block().1,
         }
     }
 
@@ -142,6 +210,7 @@ impl Weight {
             Storage::Blocks(format) => format.row_bytes(self.cols).expect("checked when made"),
             Storage::Fp8Blocks { .. } => self.cols,
             Storage::Mxfp4Split { .. } => self.cols / 2,
+            Storage::Panels { .. } => 0,
         };
         let span = |stride: usize, len: usize| {
             let start = if rows == 0 { 0 } else { first * stride };
@@ -160,9 +229,13 @@ impl Weight {
                 scales: scales.slice(span(*scale_stride, self.cols / 32)),
                 scale_stride: scale_stride * step,
             },
+            Storage::Panels { panels, first_row } => {
+                assert!(step == 1, "panels have no view of every other row");
+                Storage::Panels { panels: Arc::clone(panels), first_row: first_row + first }
+            }
         };
         let data = self.data.slice(span(self.stride, row_bytes));
-        Weight { rows, cols: self.cols, storage, data, stride: self.stride * step }
+        Weight { rows, cols: self.cols, storage, data, stride: self.stride * step, inputs: self.inputs }
     }
 
     /// Row `row` as floats.
@@ -190,6 +263,7 @@ impl Weight {
             Storage::Blocks(format) => format.block(),
             Storage::Fp8Blocks { .. } => (1, 1),
             Storage::Mxfp4Split { .. } => (2, 1),
+            Storage::Panels { .. } => return,
         };
         for row in rows.start..rows.end.min(self.rows) {
             let start = row * self.stride + cols.start / elements * size;
@@ -267,6 +341,11 @@ fn unpack(isa: Isa, weight: &Weight, rows: Range<usize>, cols: Range<usize>, out
                 let blocks = &weight.data[row * weight.stride + cols.start / 2..][..cols.len() / 2];
                 let scales = &scales[row * scale_stride + cols.start / 32..][..cols.len() / 32];
                 quant::compiled::mxfp4_split_row(isa, blocks, scales, &mut out[i * stride..][..cols.len()]);
+            }
+        }
+        Storage::Panels { panels, first_row } => {
+            for (i, row) in rows.enumerate() {
+                panels.read_row(first_row + row, cols.start, &mut out[i * stride..][..cols.len()]);
             }
         }
     }

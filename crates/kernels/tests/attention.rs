@@ -122,20 +122,68 @@ fn check_sequence(pool: &Pool, name: &str, case: &Case, sequence: &Sequence, chu
 }
 
 #[test]
-fn bf16_cache_is_a_cache_of_rounded_rows() {
+fn a_rounded_cache_is_a_cache_of_rounded_rows() {
     let mut random = Random(3);
     let pool = Pool::new(2);
     for (name, case) in cases(&mut random) {
         let sequence = sequence(&case, 100, &mut random);
-        let mut rounded = sequence.clone();
-        for v in rounded.keys.iter_mut().chain(&mut rounded.values) {
-            *v = half::bf16::from_f32(*v).to_f32();
-        }
         let pages = pages_of(100, &mut random);
-        for isa in Isa::available() {
-            let stored = run(isa, &pool, &case, CacheFormat::BF16, &sequence, &pages, 30);
-            let plain = run(isa, &pool, &case, CacheFormat::F32, &rounded, &pages, 30);
-            assert_same_bits(&stored, &plain, || format!("{name}, {isa:?}"));
+        for format in [CacheFormat::BF16, CacheFormat::Int8] {
+            let mut rounded = sequence.clone();
+            for (rows, width) in [(&mut rounded.keys, key_width(&case)), (&mut rounded.values, value_width(&case))] {
+                let mut plane = Plane::new(format, width, 1);
+                for row in rows.chunks_mut(width.max(1)) {
+                    plane.store(&[0], 0, row);
+                    plane.row(&[0], 0, row);
+                }
+            }
+            for isa in Isa::available() {
+                let stored = run(isa, &pool, &case, format, &sequence, &pages, 30);
+                let plain = run(isa, &pool, &case, CacheFormat::F32, &rounded, &pages, 30);
+                assert_same_bits(&stored, &plain, || format!("{name}, {format:?}, {isa:?}"));
+            }
+        }
+    }
+}
+
+/// Long enough for several segments, which one thread merges as it goes and several threads afterwards:
+/// in batches and alone, whole and in chunks, with any number of threads.
+#[test]
+fn segments_by_any_number_of_threads() {
+    let mut random = Random(9);
+    for (name, case) in cases(&mut random) {
+        let tokens = 600;
+        let mut sequence = sequence(&case, tokens, &mut random);
+        if name == "grouped" {
+            // Whole segments that a token does not see, and single positions of others.
+            let choose = |t: u32| vec![t / 7, t / 3, t].into_iter().collect::<std::collections::BTreeSet<_>>();
+            sequence.selection = Some((0..tokens as u32).map(|t| choose(t).into_iter().collect()).collect());
+        }
+        let pages = pages_of(tokens, &mut random);
+        let want = oracle(&case, &sequence);
+        let largest = sequence_values(&case, &sequence).fold(0.0f64, |m, v| m.max(f64::from(v).abs()));
+        let (q, v) = (case.shape.heads * case.shape.key_dim, case.shape.heads * case.shape.value_dim);
+        let mut cache = Cache::new(&case, CacheFormat::F32, pages.len());
+        cache.store(&case, &sequence, &pages);
+        let best = Isa::available().last().expect("one at least");
+        let whole = run(best, &Pool::new(1), &case, CacheFormat::F32, &sequence, &pages, tokens);
+        for (&got, &want) in whole.iter().zip(&want) {
+            assert_within(ATTENTION, case.shape.key_dim, largest, got, want, || name.to_string());
+        }
+        for (threads, chunk) in [(2, 600), (3, 257), (8, 100)] {
+            let other = run(best, &Pool::new(threads), &case, CacheFormat::F32, &sequence, &pages, chunk);
+            assert_same_bits(&other, &whole, || format!("{name}, {threads} threads, chunks of {chunk}"));
+        }
+        for threads in [1, 2, 5] {
+            let pool = Pool::new(threads);
+            for t in [0, 255, 256, 511, 512, 599] {
+                let chunk = Chunk { first_row: 0, rows: 1, position: t, pages: &pages };
+                let mut out = vec![f32::NAN; v];
+                let selection = sequence.selection.as_deref().map(|all| &all[t..=t]);
+                let (q, sinks) = (&sequence.q[t * q..(t + 1) * q], case.sinks.as_deref());
+                attend_with(best, &pool, &case.shape, &mut out, q, cache.cached(), &[chunk], sinks, selection);
+                assert_same_bits(&out, &whole[t * v..(t + 1) * v], || format!("{name}, token {t}, {threads} threads"));
+            }
         }
     }
 }

@@ -64,6 +64,49 @@ impl Cache {
 
     /// Bytes of one page in all layers.
     pub fn page_bytes(spec: &ModelSpec, format: CacheFormat) -> usize {
-        spec.cache_elements() * PAGE_LEN * format.bytes()
+        spec.blocks.iter().map(|block| Cache::token_bytes(block, format)).sum::<usize>() * PAGE_LEN
+    }
+
+    /// Bytes that one token takes in the cache of a block.
+    pub fn token_bytes(block: &BlockSpec, format: CacheFormat) -> usize {
+        match &block.attention {
+            Attention::Mla(mla) => {
+                format.row_bytes(mla.latent_dim()) + mla.indexer.as_ref().map_or(0, |i| format.row_bytes(i.dim))
+            }
+            Attention::Gqa(gqa) => 2 * format.row_bytes(gqa.kv_heads * gqa.head_dim),
+        }
+    }
+
+    /// Fills all pages with rows of noise, to measure the speed at a depth without computing what comes
+    /// before it: every page holds the same rows, and takes as long to read as any other.
+    pub fn fill_with_noise(&mut self) {
+        let pages = self.pages as u32;
+        if pages == 0 {
+            return;
+        }
+        let mut state = 1u32;
+        let mut noise = move || {
+            state = state.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+            (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
+        };
+        let mut fill = |plane: &mut Plane| {
+            for position in 0..PAGE_LEN {
+                let row: Vec<f32> = (0..plane.width()).map(|_| noise()).collect();
+                plane.store(&[0], position, &row);
+            }
+            (1..pages).for_each(|page| plane.copy_page(0, page));
+        };
+        for layer in &mut self.layers {
+            match layer {
+                LayerCache::Latent { latents, index_keys } => {
+                    fill(latents);
+                    index_keys.iter_mut().for_each(&mut fill);
+                }
+                LayerCache::KeyValue { keys, values } => {
+                    fill(keys);
+                    fill(values);
+                }
+            }
+        }
     }
 }

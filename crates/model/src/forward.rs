@@ -9,7 +9,7 @@ use kernels::ops;
 use kernels::pool::Pool;
 
 use crate::cache::Cache;
-use crate::layers::{BlockActivations, Step, block};
+use crate::layers::{BlockActivations, Step, block, for_rows, sized};
 use crate::load::Model;
 use crate::rope::angles;
 use crate::spec::RopeSpec;
@@ -41,13 +41,13 @@ pub struct Activations {
 
 /// The different rotary embeddings of a model, and which block uses which.
 pub(crate) struct Ropes {
-    tables: Vec<(RopeSpec, Vec<f32>)>,
-    /// Table of each block's attention, and of its indexer.
-    of_block: Vec<(usize, Option<usize>)>,
+    pub(crate) tables: Vec<(RopeSpec, Vec<f32>)>,
+    /// Table of each block's attention, and of its indexer; prediction modules after the layers.
+    pub(crate) of_block: Vec<(usize, Option<usize>)>,
 }
 
 impl Ropes {
-    fn of(model: &Model) -> Ropes {
+    pub(crate) fn of(model: &Model) -> Ropes {
         let mut tables: Vec<(RopeSpec, Vec<f32>)> = Vec::new();
         let mut index = |spec: &RopeSpec| match tables.iter().position(|(s, _)| same_angles(s, spec)) {
             Some(i) => i,
@@ -56,7 +56,7 @@ impl Ropes {
                 tables.len() - 1
             }
         };
-        let of_block = model.spec.blocks.iter().map(|block| {
+        let of_block = model.spec.blocks.iter().chain(&model.spec.mtp).map(|block| {
             let mut ropes = block.ropes();
             let main = ropes.next().map_or(0, &mut index);
             (main, ropes.next().map(&mut index))
@@ -100,7 +100,7 @@ impl<'a> Runner<'a> {
     pub fn forward(&self, batch: &Batch, cache: &mut Cache, acts: &mut Activations, wanted: &[usize]) -> Vec<f32> {
         let (spec, weights) = (&self.model.spec, &self.model.weights);
         check_batch(batch, cache);
-        self.embed(batch.tokens, &mut acts.x);
+        embed(self.model, self.pool, batch.tokens, &mut acts.x);
         acts.angles.resize_with(self.ropes.tables.len(), Vec::new);
         for (out, (rope, frequencies)) in acts.angles.iter_mut().zip(&self.ropes.tables) {
             let positions = batch.chunks.iter().flat_map(|c| c.position..c.position + c.rows);
@@ -120,18 +120,6 @@ impl<'a> Runner<'a> {
         self.head(acts, wanted)
     }
 
-    /// `x[t] = scale * embedding[token[t]]`
-    fn embed(&self, tokens: &[u32], x: &mut Vec<f32>) {
-        let (spec, embedding) = (&self.model.spec, &self.model.weights.embedding);
-        x.resize(tokens.len() * spec.hidden, 0.0);
-        for (&token, row) in tokens.iter().zip(x.chunks_exact_mut(spec.hidden)) {
-            embedding.dequantize_row(token as usize, row);
-        }
-        if let Some(factor) = spec.embedding_scale {
-            ops::scale(x, factor);
-        }
-    }
-
     fn head(&self, acts: &mut Activations, wanted: &[usize]) -> Vec<f32> {
         let (spec, weights) = (&self.model.spec, &self.model.weights);
         let hidden = spec.hidden;
@@ -149,6 +137,17 @@ impl<'a> Runner<'a> {
         }
         logits
     }
+}
+
+/// `x[t] = scale * embedding[token[t]]`
+pub(crate) fn embed(model: &Model, pool: &Pool, tokens: &[u32], x: &mut Vec<f32>) {
+    let (spec, embedding) = (&model.spec, &model.weights.embedding);
+    for_rows(pool, sized(x, tokens.len() * spec.hidden), spec.hidden, |t, row| {
+        embedding.dequantize_row(tokens[t] as usize, row);
+        if let Some(factor) = spec.embedding_scale {
+            ops::scale(row, factor);
+        }
+    });
 }
 
 fn check_batch(batch: &Batch, cache: &Cache) {

@@ -70,7 +70,7 @@ impl Model {
             values.insert(parameter.slot, loader.value(&parameter)?);
         }
         loader.check_all_used(&spec)?;
-        let weights = Assembly { values }.model(&spec);
+        let weights = assemble(&spec, values);
         Ok(Model { spec, weights, notices })
     }
 }
@@ -139,6 +139,11 @@ pub(crate) enum Value {
     Vector(Vec<f32>),
     /// The latent's up projection in two: keys transposed and values.
     KvUp(Weight, Weight),
+}
+
+/// Weights of `spec` out of the values of all its slots.
+pub(crate) fn assemble(spec: &ModelSpec, values: HashMap<Slot, Value>) -> ModelWeights {
+    Assembly { values }.model(spec)
 }
 
 /// Finds the values of a checkpoint, one slot at a time.
@@ -591,13 +596,14 @@ impl Assembly {
                 up: self.matrix(place, Part::QueryUp),
             },
         };
-        let (key_up, value_up) = self.kv_up(place, spec);
+        let (key_up, value_up, kv_up) = self.kv_up(place, spec);
         MlaWeights {
             query,
             kv_down: self.linear(place, Part::KvDown, Part::KvDownBias, None),
             kv_norm: self.vector(place, Part::KvNorm),
             key_up,
             value_up,
+            kv_up,
             output: self.linear(place, Part::AttentionOutput, Part::AttentionOutputBias, None),
             indexer: spec.indexer.as_ref().map(|_| IndexerWeights {
                 query: self.matrix(place, Part::IndexQuery),
@@ -609,8 +615,12 @@ impl Assembly {
         }
     }
 
-    /// The up projection of keys and values, head by head.
-    fn kv_up(&mut self, place: Place, spec: &crate::spec::MlaSpec) -> (Vec<HeadWeight>, Vec<HeadWeight>) {
+    /// The up projection of keys and values, head by head, and in one where it is stored so.
+    fn kv_up(
+        &mut self,
+        place: Place,
+        spec: &crate::spec::MlaSpec,
+    ) -> (Vec<HeadWeight>, Vec<HeadWeight>, Option<Weight>) {
         let head = |weight: &Weight, start: usize, rows: usize, transposed: bool| HeadWeight {
             weight: weight.row_range(start..start + rows),
             transposed,
@@ -619,14 +629,18 @@ impl Assembly {
         let slot = Slot { place, part: Part::KvUp, expert: None };
         match self.values.remove(&slot) {
             Some(Value::KvUp(keys, values)) => {
-                (0..spec.heads).map(|h| (head(&keys, h * rank, rank, false), head(&values, h * v, v, false))).unzip()
+                let heads =
+                    (0..spec.heads).map(|h| (head(&keys, h * rank, rank, false), head(&values, h * v, v, false)));
+                let (keys, values) = heads.unzip();
+                (keys, values, None)
             }
-            Some(Value::Matrix(both)) => (0..spec.heads)
-                .map(|h| {
-                    let start = h * (nope + v);
-                    (head(&both, start, nope, true), head(&both, start + nope, v, false))
-                })
-                .unzip(),
+            Some(Value::Matrix(both)) => {
+                let start = |h: usize| h * (nope + v);
+                let heads = (0..spec.heads)
+                    .map(|h| (head(&both, start(h), nope, true), head(&both, start(h) + nope, v, false)));
+                let (keys, values) = heads.unzip();
+                (keys, values, Some(both.clone()))
+            }
             _ => unreachable!("{slot:?} was loaded as a matrix"),
         }
     }

@@ -4,7 +4,7 @@
 //! vectors are floats.
 
 use kernels::matmul::HeadWeight;
-use kernels::weight::Weight;
+use kernels::weight::{Inputs, Weight};
 
 /// A projection with its bias.
 #[derive(Clone, Debug)]
@@ -70,6 +70,8 @@ pub struct MlaWeights {
     pub key_up: Vec<HeadWeight>,
     /// W^UV of each head: `kv_rank` inputs, `v_dim` outputs.
     pub value_up: Vec<HeadWeight>,
+    /// Both of all heads in one, `[heads * (nope_dim + v_dim), kv_rank]`, where they are stored so.
+    pub kv_up: Option<Weight>,
     /// W^O, `[hidden, heads * v_dim]`
     pub output: Linear,
     /// The lightning indexer.
@@ -172,4 +174,46 @@ pub struct MtpWeights {
     pub block: BlockWeights,
     /// `[hidden]`, before the shared head.
     pub head_norm: Vec<f32>,
+}
+
+impl ModelWeights {
+    /// Chooses the arithmetic of the projections (see [`ModelWeights::projections`]).
+    pub fn set_inputs(&mut self, inputs: Inputs) {
+        self.projections(|weight| *weight = weight.clone().with_inputs(inputs));
+    }
+
+    /// Calls `f` with each matrix of a projection and with the head. Left out are routers and the lightning
+    /// indexer, where a small difference can choose another expert or another position, and the embedding
+    /// where it is not the head.
+    pub fn projections(&mut self, mut f: impl FnMut(&mut Weight)) {
+        f(self.head.as_mut().unwrap_or(&mut self.embedding));
+        for module in &mut self.mtp {
+            f(&mut module.projection);
+        }
+        for block in self.blocks.iter_mut().chain(self.mtp.iter_mut().map(|module| &mut module.block)) {
+            match &mut block.attention {
+                AttentionWeights::Mla(w) => {
+                    match &mut w.query {
+                        QueryWeights::Full(query) => f(query),
+                        QueryWeights::Compressed { down, up, .. } => {
+                            [&mut down.weight, up].into_iter().for_each(&mut f)
+                        }
+                    }
+                    [&mut w.kv_down.weight, &mut w.output.weight].into_iter().for_each(&mut f);
+                    w.key_up.iter_mut().chain(&mut w.value_up).for_each(|head| f(&mut head.weight));
+                }
+                AttentionWeights::Gqa(w) => {
+                    let all = [&mut w.query, &mut w.key, &mut w.value, &mut w.output];
+                    all.into_iter().for_each(|w| f(&mut w.weight));
+                }
+            }
+            let gated = |w: &mut GatedWeights| {
+                [&mut w.gate, &mut w.up, &mut w.down].into_iter().for_each(|w| f(&mut w.weight));
+            };
+            match &mut block.ffn {
+                FfnWeights::Dense(w) => [w].into_iter().for_each(gated),
+                FfnWeights::Moe(w) => w.experts.iter_mut().chain(&mut w.shared).for_each(gated),
+            }
+        }
+    }
 }

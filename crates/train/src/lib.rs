@@ -1,1 +1,26 @@
 //! From data to a trained model: corpora, optimisers, runs, checkpoints, export.
+//!
+//! - [`recipe`]: a run in one TOML file; [`data`]: from sources to packed sequences; [`corpus`]: what this repository
+//!   generates.
+//! - [`plan`]: what a run of any size would take.
+//! - [`run`]: the loop, its log and its checkpoints; [`learner`]: what it asks of a model.
+
+pub mod bill;
+pub mod bpe;
+mod card;
+pub mod corpus;
+pub mod data;
+mod energy;
+pub mod export;
+mod files;
+pub mod learner;
+pub mod memory;
+mod optimizer;
+pub mod plan;
+pub mod pretrain;
+mod random;
+pub mod recipe;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod vocabulary;

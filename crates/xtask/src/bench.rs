@@ -1,4 +1,5 @@
-//! `cargo xtask bench -- ARGS`: runs a command of the release build and keeps a record of it.
+//! `cargo xtask bench MODEL [OPTIONS]`: runs `fathom bench MODEL --json` of the release build and keeps a
+//! record of it; `cargo xtask bench -- ARGS` does so with any command.
 //!
 //! A record in `bench/runs/` is one JSON file: the machine, the commit, the command, how long it
 //! took, how it ended, and the last line of its output that is a JSON object. The topology of the
@@ -18,11 +19,11 @@ use crate::repository::{cargo, output, root};
 
 /// Builds, runs, records. The command's failure is recorded and then an error.
 pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
-    let (name, arguments) = parse(arguments)?;
+    let Run { name, arguments } = parse(arguments)?;
     let program = build()?;
     let before = topology();
     let start = Instant::now();
-    let (exit_code, last_json) = run_and_listen(Command::new(program).args(arguments))?;
+    let (exit_code, last_json) = run_and_listen(Command::new(program).args(&arguments))?;
     let duration_s = start.elapsed().as_secs_f64();
     let commit = Commit::current()?;
     let command: Vec<String> = std::iter::once("fathom".to_string())
@@ -50,19 +51,35 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `[--name NAME] -- ARGS`: the record's name (by default the command's) and the arguments.
-fn parse<'a>(arguments: &'a [&'a str]) -> anyhow::Result<(String, &'a [&'a str])> {
+/// What is run, and the name of its record.
+#[derive(Debug, PartialEq)]
+struct Run {
+    name: String,
+    arguments: Vec<String>,
+}
+
+/// `[--name NAME] MODEL [OPTIONS]`, or `[--name NAME] -- ARGS`. A record's name is by default the model's,
+/// or the command's.
+fn parse(arguments: &[&str]) -> anyhow::Result<Run> {
     let (name, rest) = match arguments {
-        ["--name", name, "--", rest @ ..] => (Some(*name), rest),
-        ["--", rest @ ..] => (None, rest),
-        _ => bail!("usage: cargo xtask bench [--name NAME] -- ARGS"),
+        ["--name", name, rest @ ..] => (Some(*name), rest),
+        rest => (None, rest),
     };
-    let Some(first) = rest.first() else { bail!("no command after --") };
-    let name = name.unwrap_or(first);
+    let (default, arguments) = match rest {
+        ["--"] | [] => bail!("usage: cargo xtask bench [--name NAME] MODEL [OPTIONS], or .. -- ARGS"),
+        ["--", command @ ..] => (command[0].to_string(), command.to_vec()),
+        [option, ..] if option.starts_with('-') => bail!("{option} stands before the model or before --"),
+        [model, ..] => {
+            let stem = Path::new(model).file_name().map_or((*model).into(), |name| name.to_string_lossy());
+            let stem = stem.strip_suffix(".gguf").unwrap_or(&stem).to_string();
+            (stem, [&["bench"], rest, &["--json"]].concat())
+        }
+    };
+    let name = name.map_or(default, str::to_string);
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
         bail!("a record's name is made of letters, digits, '-', '_' and '.', not '{name}'; give one by --name");
     }
-    Ok((name.to_string(), rest))
+    Ok(Run { name, arguments: arguments.into_iter().map(str::to_string).collect() })
 }
 
 /// Builds the release and returns the program.
@@ -213,10 +230,15 @@ mod tests {
     }
 
     #[test]
-    fn arguments_come_after_two_dashes() {
-        assert_eq!(parse(&["--", "bench", "M"]).unwrap(), ("bench".to_string(), &["bench", "M"][..]));
-        assert_eq!(parse(&["--name", "v2", "--", "bench"]).unwrap().0, "v2");
-        for bad in [&["bench"][..], &["--"], &[], &["--name", "a/b", "--", "bench"], &["--", "a b"]] {
+    fn a_model_is_measured_and_any_command_recorded() {
+        let run = |arguments: &[&str]| parse(arguments).map(|run| (run.name, run.arguments.join(" ")));
+        let of = |name: &str, arguments: &str| (name.to_string(), arguments.to_string());
+        assert_eq!(run(&["--", "doctor", "--json"]).unwrap(), of("doctor", "doctor --json"));
+        assert_eq!(run(&["--name", "v2", "--", "doctor"]).unwrap(), of("v2", "doctor"));
+        let measured = run(&["/m/v2-lite-q4_k_m.gguf", "--depth", "0,512"]).unwrap();
+        assert_eq!(measured, of("v2-lite-q4_k_m", "bench /m/v2-lite-q4_k_m.gguf --depth 0,512 --json"));
+        assert_eq!(run(&["--name", "quiet", "org/name"]).unwrap(), of("quiet", "bench org/name --json"));
+        for bad in [&["--"][..], &[], &["--name", "a/b", "--", "bench"], &["--", "a b"], &["--json", "m"]] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

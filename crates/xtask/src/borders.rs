@@ -18,12 +18,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kernels", &[]),
     ("hub", &[]),
     ("text", &[]),
+    ("plot", &[]),
     ("model", &["kernels"]),
     ("engine", &["kernels", "model"]),
-    ("eval", &["engine", "text"]),
-    ("train", &["kernels", "model", "engine", "eval", "text"]),
+    ("eval", &["kernels", "model", "engine", "text", "plot"]),
+    ("train", &["kernels", "model", "engine", "eval", "text", "plot"]),
     ("server", &["engine", "text"]),
-    ("fathom", &["kernels", "hub", "text", "model", "engine", "eval", "train", "server"]),
+    ("fathom", &["kernels", "hub", "text", "plot", "model", "engine", "eval", "train", "server"]),
     // For the description of the machine in bench records.
     ("xtask", &["kernels"]),
 ];

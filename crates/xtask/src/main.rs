@@ -19,7 +19,8 @@ usage: cargo xtask TASK
   ci                        format, clippy, tidy, borders, documentation; stops at the first failure
   tidy                      check the tracked files (crates/xtask/src/tidy.rs lists the rules)
   borders                   check which crate uses which (crates/xtask/src/borders.rs has the table)
-  bench [--name N] -- ARGS  build fathom for release, run `fathom ARGS`, record it in bench/runs/
+  bench [--name N] MODEL .. build fathom for release, run `fathom bench MODEL .. --json`, record it in bench/runs/
+  bench [--name N] -- ARGS  the same with `fathom ARGS`
 ";
 
 fn main() -> ExitCode {

@@ -1,18 +1,15 @@
 //! `fathom describe`: what a model is.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use anyhow::Context;
 use kernels::attention::CacheFormat;
 use model::cache::Cache;
 use model::checkpoint::Checkpoint;
-use model::families::read_config;
 use model::load::Model;
 use model::parameters::Place;
 use model::spec::ModelSpec;
 
-use crate::opened::resolve;
+use crate::opened::{resolve, spec_of_config};
 use crate::terminal::print;
 
 /// Show what a model is: layers, attention, experts, parameters, memory
@@ -33,8 +30,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let path = resolve(&args.model)?;
     let mut text = String::new();
-    let spec = if path.is_file() && path.extension().is_some_and(|e| e == "json") {
-        let spec = from_config(&path)?;
+    let spec = if let Some(spec) = spec_of_config(&path)? {
         text += &spec.describe();
         spec
     } else {
@@ -58,13 +54,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         }
     }
     Ok(print(&text)?)
-}
-
-fn from_config(path: &Path) -> anyhow::Result<ModelSpec> {
-    let bytes = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-    let json = serde_json::from_slice(&bytes).with_context(|| format!("{}: is not valid JSON", path.display()))?;
-    let (spec, _) = read_config(&json).with_context(|| path.display().to_string())?;
-    Ok(spec)
 }
 
 fn row(label: &str, value: &str) -> String {
@@ -98,9 +87,10 @@ fn memory(spec: &ModelSpec) -> String {
     let bytes = |tokens: usize, format| Cache::pages_for(tokens) * Cache::page_bytes(spec, format);
     let tokens = spec.context.min(32_768);
     format!(
-        "cache of {tokens} tokens: {} in f32, {} in bf16",
+        "cache of {tokens} tokens: {} in f32, {} in bf16, {} in int8",
         size(bytes(tokens, CacheFormat::F32)),
-        size(bytes(tokens, CacheFormat::BF16))
+        size(bytes(tokens, CacheFormat::BF16)),
+        size(bytes(tokens, CacheFormat::Int8))
     )
 }
 

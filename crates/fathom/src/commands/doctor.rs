@@ -134,7 +134,7 @@ fn machine_text(machine: &Machine) -> String {
 
 fn peak_text(peak: &ArithmeticPeak) -> String {
     let unit = match peak.operation {
-        Operation::F32Fma => "GFLOP/s",
+        Operation::F32Fma | Operation::Bf16Dot => "GFLOP/s",
         Operation::Int8Dot => "GOP/s",
     };
     let label = format!("{}, {}", peak.operation.name(), peak.instruction_set);
@@ -142,7 +142,7 @@ fn peak_text(peak: &ArithmeticPeak) -> String {
     row(&label, &format!("{one} {unit} with 1 thread, {all} with {}", peak.threads))
 }
 
-fn topology_text(topology: Topology) -> String {
+pub(super) fn topology_text(topology: Topology) -> String {
     let what = if topology.siblings() { "share one core now: expect half the speed" } else { "two cores" };
     let (scaling, round_trip_ns) = (topology.two_thread_scaling, topology.round_trip_ns);
     format!("{what} (two threads do {scaling:.2} times the work of one; round trip {round_trip_ns:.0} ns)")
@@ -176,7 +176,7 @@ fn row(label: &str, value: &str) -> String {
     format!("  {label:<25} {value}\n")
 }
 
-fn threads(count: usize) -> String {
+pub(super) fn threads(count: usize) -> String {
     if count == 1 { "1 thread".to_string() } else { format!("{count} threads") }
 }
 
@@ -247,7 +247,7 @@ fn peak_json(peak: &ArithmeticPeak) -> Value {
     })
 }
 
-fn topology_json(topology: Topology) -> Value {
+pub(super) fn topology_json(topology: Topology) -> Value {
     json!({
         "processors": topology.processors,
         "round_trip_ns": topology.round_trip_ns,
@@ -256,7 +256,7 @@ fn topology_json(topology: Topology) -> Value {
     })
 }
 
-fn spread_json(spread: Spread) -> Value {
+pub(super) fn spread_json(spread: Spread) -> Value {
     json!({ "best": spread.best, "median": spread.median, "runs": spread.runs })
 }
 

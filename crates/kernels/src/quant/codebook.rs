@@ -4,10 +4,10 @@ use super::float::{e8m0_half_to_f32, f16_at};
 use super::simple::nibbles;
 
 /// The values of IQ4_NL and IQ4_XS, ascending: denser in the middle, as weights are.
-pub(super) const IQ4: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(crate) const IQ4: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// The values of E2M1, doubled to be integers. (Index 8 is negative zero, lost in the doubling.)
-pub(super) const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+pub(crate) const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// d: f16, 16 bytes of nibbles. `d * value`
 #[inline(always)]

@@ -22,7 +22,8 @@ macro_rules! compiled_for_isa {
             }
             assert!(isa.is_available(), "{} code on a processor without it", isa.name());
             match isa {
-                Isa::Portable => $inline($($arg),*),
+                // NEON is the baseline of its architecture.
+                Isa::Portable | Isa::Neon => $inline($($arg),*),
                 // SAFETY: the processor was just found to have the instruction set.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => unsafe { avx2($($arg),*) },
@@ -30,7 +31,7 @@ macro_rules! compiled_for_isa {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 => unsafe { avx512($($arg),*) },
                 #[cfg(not(target_arch = "x86_64"))]
-                _ => unreachable!("instruction sets of other processors are refused above"),
+                Isa::Avx2 | Isa::Avx512 => unreachable!("instruction sets of other processors are refused above"),
             }
         }
     };

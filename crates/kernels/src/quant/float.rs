@@ -54,7 +54,7 @@ pub(super) fn f16_to_f32(half: u16) -> f32 {
 
 /// The f16 in the first two bytes.
 #[inline(always)]
-pub(super) fn f16_at(bytes: &[u8], at: usize) -> f32 {
+pub(crate) fn f16_at(bytes: &[u8], at: usize) -> f32 {
     f16_to_f32(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
 }
 
@@ -73,7 +73,7 @@ pub(super) fn f8e4m3_to_f32(byte: u8) -> f32 {
 /// Half of an E8M0 scale, 2^(e - 128): the elements that it multiplies are stored doubled, to be
 /// integers. ggml reads 255 (NaN in the OCP specification) as one more power of two.
 #[inline(always)]
-pub(super) fn e8m0_half_to_f32(e: u8) -> f32 {
+pub(crate) fn e8m0_half_to_f32(e: u8) -> f32 {
     let e = u32::from(e);
     // The two lowest are subnormal numbers.
     f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (e - 1) << 23 })

@@ -18,6 +18,12 @@ mod float;
 mod simple;
 mod super_block;
 
+/// What integer products read of the formats themselves.
+pub(crate) mod int {
+    pub(crate) use super::codebook::{E2M1, IQ4};
+    pub(crate) use super::float::{e8m0_half_to_f32, f16_at};
+}
+
 use crate::format::Format;
 use crate::isa::{Isa, isa};
 

@@ -76,3 +76,15 @@ pub(crate) const ALL: [Bound; 13] = [
     LAYER_NORM,
     ROPE,
 ];
+
+pub(crate) const TRAINING_PRODUCT: Bound = bound(
+    "products, of the rounded factors",
+    2.0,
+    1.0,
+    "the sum of \\|products\\| and \\|what was there\\|, over n terms",
+);
+pub(crate) const TRAINING_ROW: Bound =
+    bound("gradients of row-wise operations and of the loss", 67.0, 0.0, "the largest gradient of the row");
+
+/// Those of training, in the order of the document.
+pub(crate) const TRAINING: [Bound; 2] = [TRAINING_PRODUCT, TRAINING_ROW];

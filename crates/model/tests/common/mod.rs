@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)] // each test file uses its own part of it
 
+pub mod train;
+
 use std::path::{Path, PathBuf};
 
 use kernels::attention::{CacheFormat, Chunk, PAGE_LEN};

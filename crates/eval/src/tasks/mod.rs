@@ -1,0 +1,5 @@
+//! The tasks that make their own problems.
+
+pub mod arithmetic;
+pub mod countdown;
+pub mod lists;

@@ -1,0 +1,329 @@
+//! `fathom eval`: a model on tasks with right answers.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use engine::compute::ModelCompute;
+use engine::limits::Limits;
+use engine::sampler::Sampling;
+use engine::step::Engine;
+use eval::files::read_problems;
+use eval::report;
+use eval::runner::{Job, RunError, Solved, grade_output, run_jobs, sample_seed, summaries};
+use eval::task::Task;
+use eval::{Problem, Split};
+use model::cache::Cache;
+use serde_json::{Map, Value, json};
+use text::{ChatTemplate, ReasoningFormat, Tokenizer};
+
+use crate::answer::chat_input;
+use crate::opened::Opened;
+use crate::options::{MachineArgs, ThinkArgs, thinking};
+use crate::terminal::{INTERRUPTED, Progress, interrupt_flag, note, print};
+use crate::whole_file;
+
+/// Measure a model on tasks with right answers
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  fathom eval ORG/NAME --tasks countdown3,arithmetic --problems 200
+  fathom eval ORG/NAME --tasks gsm8k --data gsm8k/test.jsonl --instruct --max-tokens 1024
+  fathom eval ORG/NAME --tasks countdown4 --samples 16 --plot countdown.svg
+
+Generated problems are held out: no training document of this repository shows them. The same seed gives the same \
+problems and samples, whatever --at-once and --threads are. pass@1 stands with its 95 % interval (Wilson); pass@k is \
+the share of problems with a right one among the samples; majority that of the most frequent answer.")]
+pub(crate) struct Args {
+    /// A directory, a .gguf file, or the name of a pulled model
+    model: String,
+
+    /// Tasks: arithmetic, compare, countdown2, countdown3, countdown4, words, words_ar, copy, sort, reverse, largest,
+    /// count, needle, format; from a file: gsm8k, svamp, choice
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "arithmetic,countdown3,words,words_ar")]
+    tasks: Vec<String>,
+
+    /// The file of a task that has one: GSM8K's lines, SVAMP's list, or lines with question, choices and answer
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+
+    /// Problems of each task (of a file: the first)
+    #[arg(long, value_name = "N", default_value_t = 120)]
+    problems: usize,
+
+    /// Samples of each problem
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    samples: usize,
+
+    /// Say in each question in which form the answer must end, for models that were not trained on these tasks
+    #[arg(long)]
+    instruct: bool,
+
+    /// 0 takes the most likely token each time [default: 0 for one sample, 1 for several]
+    #[arg(long, short = 't', value_name = "T")]
+    temperature: Option<f32>,
+
+    /// Keep the most likely tokens that together have this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    top_p: f32,
+
+    /// Of the problems and samples
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+
+    /// Longest answer in tokens, reasoning included
+    #[arg(long, short = 'n', value_name = "TOKENS", default_value_t = 512)]
+    max_tokens: usize,
+
+    /// Samples that are computed together; figures do not depend on it
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    at_once: usize,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// Write a chart of pass@1 over difficulty (SVG)
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+
+    /// Write every sample with its grade (JSON lines)
+    #[arg(long, value_name = "FILE")]
+    keep: Option<PathBuf>,
+
+    #[command(flatten)]
+    think: ThinkArgs,
+
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+/// Most problems or samples: a typing mistake beyond that.
+const COUNT_MAX: usize = 1_000_000;
+/// Most samples that are computed together.
+const AT_ONCE_MAX: usize = 4096;
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let tasks = tasks(&args)?;
+    let mut opened = Opened::open(&args.model)?;
+    opened.model.weights.set_inputs(args.machine.inputs());
+    opened.model.notices.iter().for_each(|notice| note(&format!("note: {notice}")));
+    let mut asker = Asker::new(&args, &opened)?;
+    let pool = args.machine.pool()?;
+    let cancel = interrupt_flag(true)?;
+    let started = Instant::now();
+    let (mut all, mut solved_all, mut tokens_all) = (Vec::new(), Vec::new(), 0);
+    for (task, problems) in tasks {
+        let jobs = asker.jobs(task, &problems)?;
+        let mut engine = engine(&args, &opened, &pool, &jobs)?;
+        let mut progress = Progress::new();
+        let outputs = run_jobs(&mut engine, &jobs, args.at_once, &mut |done, tokens| {
+            progress.show(&format!("{}: {done} of {} samples, {tokens} tokens", task.name(), jobs.len()));
+            !cancel.load(Ordering::Relaxed)
+        });
+        progress.clear();
+        let outputs = match outputs {
+            Err(RunError::Stopped) => return Ok(ExitCode::from(INTERRUPTED)),
+            outputs => outputs.with_context(|| format!("{}, {}", opened.path.display(), task.name()))?,
+        };
+        tokens_all += outputs.iter().map(|output| output.tokens.len()).sum::<usize>();
+        let samples = outputs.chunks(args.samples).zip(problems);
+        let solved: Vec<Solved> = samples.map(|(outputs, problem)| asker.solved(problem, outputs)).collect();
+        all.extend(summaries(&solved));
+        solved_all.extend(solved);
+    }
+    show(&args, &all, &solved_all, tokens_all, started.elapsed().as_secs_f64())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The tasks with their problems; everything that can be wrong with the arguments is found before the model is opened.
+fn tasks(args: &Args) -> anyhow::Result<Vec<(Task, Vec<Problem>)>> {
+    for (name, value, limit) in [
+        ("--problems", args.problems, COUNT_MAX),
+        ("--samples", args.samples, COUNT_MAX),
+        ("--at-once", args.at_once, AT_ONCE_MAX),
+        ("--max-tokens", args.max_tokens, COUNT_MAX),
+    ] {
+        if value == 0 || value > limit {
+            bail!("{name} is {value}; it must be from 1 to {limit}");
+        }
+    }
+    if args.problems.saturating_mul(args.samples) > COUNT_MAX {
+        bail!("--problems {} times --samples {} is over {COUNT_MAX}", args.problems, args.samples);
+    }
+    let mut tasks = Vec::new();
+    for name in &args.tasks {
+        let Some(task) = Task::of_name(name.trim()) else {
+            let known: Vec<&str> = Task::all().into_iter().map(Task::name).collect();
+            bail!("there is no task {name:?}; known are: {}", known.join(", "));
+        };
+        let mut problems = match (&args.data, task.needs_file()) {
+            (_, false) => task.problems(args.seed, args.problems, Split::HeldOut),
+            (Some(path), true) => read_problems(task, path)?,
+            (None, true) => bail!("the task {name} reads its problems from a file; give it with --data"),
+        };
+        problems.truncate(args.problems);
+        if problems.is_empty() {
+            bail!("the task {name} has no problems");
+        }
+        tasks.push((task, problems));
+    }
+    Ok(tasks)
+}
+
+/// From problems to prompts, and from tokens to grades.
+struct Asker<'a> {
+    args: &'a Args,
+    tokenizer: &'a Tokenizer,
+    template: Option<ChatTemplate>,
+    variables: Map<String, Value>,
+    sampling: Sampling,
+    format: ReasoningFormat,
+}
+
+impl<'a> Asker<'a> {
+    fn new(args: &'a Args, opened: &'a Opened) -> anyhow::Result<Asker<'a>> {
+        let tokenizer = opened.tokenizer()?;
+        let template = opened.template()?;
+        if template.is_none() {
+            note("note: the model has no chat template; it goes on with `Question: ..` and `Answer:`");
+        }
+        let temperature = args.temperature.unwrap_or(if args.samples > 1 { 1.0 } else { 0.0 });
+        let sampling = Sampling { temperature, top_p: args.top_p, ..Sampling::default() };
+        sampling.check(opened.model.spec.vocab).context("these sampling settings cannot be used")?;
+        let variables = thinking(args.think.think, tokenizer);
+        Ok(Asker { args, tokenizer, template, variables, sampling, format: ReasoningFormat::think(false) })
+    }
+
+    /// One job for each sample of each problem.
+    fn jobs(&mut self, task: Task, problems: &[Problem]) -> anyhow::Result<Vec<Job>> {
+        let mut jobs = Vec::with_capacity(problems.len() * self.args.samples);
+        for (at, problem) in problems.iter().enumerate() {
+            let prompt = self.prompt(task, problem)?;
+            for sample in 0..self.args.samples {
+                let seed = sample_seed(self.args.seed, at, sample);
+                jobs.push(Job {
+                    prompt: prompt.clone(),
+                    sampling: Sampling { seed, ..self.sampling.clone() },
+                    max_tokens: self.args.max_tokens,
+                    stop_tokens: self.tokenizer.eos_ids().to_vec(),
+                });
+            }
+        }
+        Ok(jobs)
+    }
+
+    fn prompt(&mut self, task: Task, problem: &Problem) -> anyhow::Result<Vec<u32>> {
+        let mut question = problem.question.clone();
+        if self.args.instruct {
+            question.push('\n');
+            question.push_str(task.instruction());
+        }
+        let Some(template) = &self.template else {
+            let mut tokens = self.tokenizer.encode(&format!("Question: {question}\nAnswer:"))?;
+            if let Some(bos) = self.tokenizer.bos_id().filter(|_| self.tokenizer.add_bos()) {
+                tokens.insert(0, bos);
+            }
+            return Ok(tokens);
+        };
+        let messages = [json!({"role": "user", "content": question})];
+        let segments = template.render_segments(&chat_input(self.tokenizer, &messages, &self.variables))?;
+        let text: String = segments.iter().map(|segment| segment.text.as_str()).collect();
+        let channels = ["<|channel|>", "<|message|>"].iter().all(|marker| self.tokenizer.id(marker).is_some());
+        self.format = if channels {
+            ReasoningFormat::Channels { starts_in_header: text.ends_with("<|start|>assistant") }
+        } else {
+            ReasoningFormat::think_after(&text)
+        };
+        Ok(self.tokenizer.encode_segments(&segments)?)
+    }
+
+    fn solved(&self, problem: Problem, outputs: &[eval::runner::Output]) -> Solved {
+        let grade = |output| grade_output(&problem, output, self.tokenizer, &self.format);
+        let samples = outputs.iter().map(grade).collect();
+        Solved { problem, samples }
+    }
+}
+
+/// An engine with room for the longest of the jobs, as often as they run together.
+fn engine<'a>(
+    args: &Args,
+    opened: &'a Opened,
+    pool: &'a kernels::pool::Pool,
+    jobs: &[Job],
+) -> anyhow::Result<Engine<ModelCompute<'a>>> {
+    let spec = &opened.model.spec;
+    let longest = jobs.iter().map(|job| job.prompt.len()).max().unwrap_or(0);
+    let context = (longest + args.max_tokens).min(args.machine.context.unwrap_or(spec.context)).min(spec.context);
+    if longest >= context {
+        bail!("a prompt has {longest} tokens and the context holds {context}; nothing is left for an answer");
+    }
+    let at_once = args.at_once.min(jobs.len());
+    let pages = Cache::pages_for(context) * at_once;
+    let format = args.machine.cache.format();
+    let bytes = pages as u64 * Cache::page_bytes(spec, format) as u64;
+    if let Some(available) = kernels::measure::Memory::read().available_bytes
+        && bytes > available
+    {
+        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+        let (needs, has) = (gib(bytes), gib(available));
+        bail!(
+            "the cache of {at_once} samples takes {needs:.1} GiB and {has:.1} GiB are free; a smaller --at-once fits"
+        );
+    }
+    let limits = Limits {
+        running_max: at_once,
+        waiting_max: at_once * 2,
+        waiting_per_owner_max: at_once * 2,
+        batch_tokens_max: Limits::default().batch_tokens_max.max(at_once),
+        context_tokens_max: context,
+        pages,
+        ..Limits::default()
+    };
+    Ok(Engine::new(ModelCompute::new(&opened.model, pool, pages, format), limits))
+}
+
+fn show(args: &Args, all: &[eval::runner::Summary], solved: &[Solved], tokens: usize, s: f64) -> anyhow::Result<()> {
+    if let Some(path) = &args.plot {
+        let svg = report::chart(&args.model, all);
+        whole_file::write(path, |file| file.write_all(svg.as_bytes()))?;
+    }
+    if let Some(path) = &args.keep {
+        keep(path, solved)?;
+    }
+    if args.json {
+        let figures = json!({ "model": args.model, "seed": args.seed, "tasks": report::as_json(all), "tokens": tokens, "seconds": s });
+        print(&format!("{figures}\n"))?;
+    } else {
+        print(&report::table(all))?;
+        note(&format!("{tokens} tokens in {s:.1} s; seed {}", args.seed));
+    }
+    Ok(())
+}
+
+fn keep(path: &Path, solved: &[Solved]) -> anyhow::Result<()> {
+    whole_file::write(path, |file| {
+        let mut file = std::io::BufWriter::new(file);
+        for one in solved {
+            for sample in &one.samples {
+                let line = json!({
+                    "task": one.problem.task,
+                    "level": one.problem.level,
+                    "question": one.problem.question,
+                    "written": sample.written,
+                    "correct": sample.grade.correct,
+                    "format_ok": sample.grade.format_ok,
+                    "reason": sample.grade.reason.to_string(),
+                    "tokens": sample.tokens,
+                    "stopped": sample.stopped,
+                });
+                writeln!(file, "{line}")?;
+            }
+        }
+        file.flush()
+    })
+}

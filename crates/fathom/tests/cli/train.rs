@@ -1,0 +1,150 @@
+//! Training from the command line: mistakes, kills, the way from a recipe to an answer.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::harness::{command, fathom, file, finish};
+
+/// A recipe for a model that trains in no time, and its text.
+fn site(steps: u64) -> (tempfile::TempDir, String) {
+    let root = tempfile::tempdir().expect("a directory");
+    let words = ["the", "cat", "sat", "on", "a", "mat", "and", "ran", "home", "to", "eat", "fish"];
+    let line = |i: usize| (0..6 + i % 9).map(|k| words[(i * 7 + k * k) % 12]).collect::<Vec<_>>().join(" ");
+    let text: String = (0..200).map(|i| format!("{} {i}.\n\n", line(i))).collect();
+    file(root.path(), "stories.txt", &text);
+    let tokenizer = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-chat");
+    let config = std::fs::read_to_string(Path::new(tokenizer).join("config.json")).expect("the model");
+    let config: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&config).expect("JSON");
+    let known = config.iter().filter(|(_, value)| !value.is_null());
+    let model: String = known.map(|(key, value)| format!("{key} = {value}\n")).collect();
+    let recipe = format!(
+        "name = \"tiny\"\n[model]\n{model}q_lora_rank = 0\nnum_nextn_predict_layers = 1\n\
+         [tokenizer]\nfolder = {tokenizer:?}\n[data]\nsequence = 32\nheld_out_one_in = 10\n\
+         [[data.source]]\nname = \"stories\"\ntext = [\"stories.txt\"]\nsplit_at_blank_lines = true\n\
+         near_duplicates = false\ntokens = 3000\nlicence = \"MIT\"\n\
+         [train]\ntokens = {}\nbatch_tokens = 64\nmicro_batch_tokens = 64\nmtp_weight = [[0, 0.3]]\n\
+         bias_speed = [[0, 0.01]]\n[schedule]\nwarmup_steps = 3\n[run]\nevaluate_every = 10\nevaluate_tokens = 64\n\
+         checkpoint_every = 3\n",
+        steps * 64
+    );
+    let recipe = file(root.path(), "tiny.toml", &recipe);
+    (root, recipe)
+}
+
+fn changed(recipe: &str, from: &str, to: &str) -> String {
+    let text = std::fs::read_to_string(recipe).expect("the recipe");
+    assert!(text.contains(from), "{from}");
+    let path = Path::new(recipe);
+    file(path.parent().expect("a directory"), "changed.toml", &text.replacen(from, to, 1))
+}
+
+/// What must be equal at the end of a run.
+fn result(run: &Path, steps: u64) -> [Vec<u8>; 2] {
+    let folder = run.join(format!("checkpoints/step-{steps:08}"));
+    ["masters.f32", "moments.f32"].map(|name| std::fs::read(folder.join(name)).expect("the last checkpoint"))
+}
+
+/// Kills of the ordinary test; `FATHOM_KILLS` asks for more.
+fn kills() -> u64 {
+    std::env::var("FATHOM_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(10)
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_ends_with_the_same_bits() {
+    let kills = kills();
+    let steps = 20 + 2 * kills;
+    let (root, recipe) = site(steps);
+    let path = |name: &str| root.path().join(name);
+    let train = |run: &PathBuf| command(&["train", "pretrain", &recipe, "--run", run.to_str().expect("UTF-8")]);
+    let whole = path("whole");
+    finish(train(&whole), "").ok();
+    let begun = Instant::now();
+    finish(train(&path("timed")), "").ok();
+    let all = begun.elapsed();
+
+    // Between nothing and twice what each start would need if all did the same; seeded, but the system's pace decides
+    // where a kill falls: while data is prepared, in a step, in a save.
+    let run = path("killed");
+    let mut state = 1u64;
+    let mut killed = 0;
+    for _ in 0..kills {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let share = (state >> 40) as f64 / (1u64 << 24) as f64;
+        let wait = all.mul_f64(share * (0.3 + 2.0 / kills as f64));
+        let mut process = train(&run);
+        let mut child = process
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        std::thread::sleep(wait.max(Duration::from_millis(1)));
+        killed += u64::from(child.try_wait().expect("a process").is_none());
+        child.kill().expect("a signal");
+        child.wait().expect("a process");
+    }
+    assert!(killed >= kills / 2, "{killed} of {kills} were still running");
+    finish(train(&run), "").ok();
+    assert_eq!(result(&run, steps), result(&whole, steps));
+    let log = |run: &PathBuf| std::fs::read_to_string(run.join("log.jsonl")).expect("a log").lines().count() as u64;
+    assert_eq!((log(&run), log(&whole)), (steps, steps));
+    assert!(run.join("report.html").is_file());
+}
+
+#[test]
+fn a_recipe_that_cannot_work_says_so_before_anything_is_written() {
+    let (root, recipe) = site(10);
+    let run = root.path().join("run");
+    let run = run.to_str().expect("UTF-8");
+    let refused = |from: &str, to: &str| {
+        let recipe = changed(&recipe, from, to);
+        fathom(&["train", "pretrain", &recipe, "--run", run]).refusal()
+    };
+    let line = refused("batch_tokens", "bach_tokens");
+    assert!(line.contains("unknown field `bach_tokens`") && line.ends_with("did you mean `batch_tokens`?"), "{line}");
+    let line = refused("hidden_size = 64", "hidden_size = 8000000");
+    assert!(line.contains("GiB are free") || line.contains("limit"), "{line}");
+    let line = refused("stories.txt", "nothing.txt");
+    assert!(line.contains("nothing.txt: cannot be read"), "{line}");
+    let line = refused("[data]\n", "[data]\nheld_out_one_in = 1\n");
+    assert!(line.contains("held_out_one_in"), "{line}");
+    let line = fathom(&["train", "pretrain", "no-such.toml"]).refusal();
+    assert!(line.starts_with("no-such.toml: cannot be read"), "{line}");
+    let line = fathom(&["train", "sft", &recipe, "--run", run]).refusal();
+    assert!(line.contains("fine-tuning begins with a model"), "{line}");
+    let line = fathom(&["train", "pretrain", &recipe, "--stop-after", "soon"]).refusal();
+    assert!(line.contains("such as 90m"), "{line}");
+    assert!(!root.path().join("run/checkpoints").exists());
+}
+
+#[test]
+fn from_a_recipe_to_an_answer() {
+    let (root, recipe) = site(12);
+    let path = |name: &str| root.path().join(name).to_str().expect("UTF-8").to_string();
+    let (run, out, gguf) = (path("run"), path("model"), path("model.gguf"));
+    let said = fathom(&["train", "pretrain", &recipe, "--run", &run, "--steps", "5"]).ok();
+    assert!(said.contains("stopped at step 5 of 12"), "{said}");
+    let said = fathom(&["train", "pretrain", &recipe, "--run", &run]).ok();
+    assert!(said.contains("finished, 12 steps"), "{said}");
+    let said = fathom(&["train", "export", &run, &out]).ok();
+    assert!(said.contains("tiny after step 12"), "{said}");
+    let answer = fathom(&["run", &out, "-p", "the cat", "-t", "0", "-n", "4"]).ok();
+    assert!(!answer.is_empty());
+    fathom(&["convert", &out, &gguf, "--to", "q8_0"]).ok();
+    fathom(&["run", &gguf, "-p", "the cat", "-t", "0", "-n", "4"]).ok();
+    fathom(&["report", &run, &run, "--out", &path("two.html")]).ok();
+    let page = std::fs::read_to_string(path("two.html")).expect("a report");
+    assert!(page.contains("<svg") && !page.contains("<script"));
+    // Fine-tuning begins with what was trained, on chats; its model table is that of the weights.
+    let chat = |i: usize| {
+        format!(r#"{{"messages":[{{"role":"user","content":"q{i}"}},{{"role":"assistant","content":"a{i}"}}]}}"#)
+    };
+    file(root.path(), "chat.jsonl", &(0..80).map(|i| chat(i) + "\n").collect::<String>());
+    let text = std::fs::read_to_string(&recipe).expect("the recipe");
+    let (before, after) = (text.find("[model]").expect("a table"), text.find("[tokenizer]").expect("a table"));
+    let tuned = format!("{}[init]\nfrom = \"model\"\n{}", &text[..before], &text[after..]);
+    let tuned = tuned.replace("text = [\"stories.txt\"]\nsplit_at_blank_lines = true", "chat = [\"chat.jsonl\"]");
+    let tuned = file(root.path(), "sft.toml", &tuned);
+    let said = fathom(&["train", "sft", &tuned, "--run", &path("sft")]).ok();
+    assert!(said.contains("finished"), "{said}");
+}

@@ -1,0 +1,473 @@
+//! One tile of attention: some query rows over the pages of a segment, and the merging of segments.
+//!
+//! What a segment gives for each row - the largest score, the sum of `exp(score - largest)`, the values
+//! weighted with the same - is a part: `[rows]`, `[rows]`, `[rows, padded value_dim]` in one slice.
+
+use super::plane::PAGE_LEN;
+use super::sums::{Sums, Weights, add_weighted};
+use super::{Cached, Call, SEGMENT_LEN, Shape, TILE_ROWS, Tile};
+use crate::ops::exp;
+use crate::pool::SharedMut;
+use crate::tile::{ROW_STEP, Rows, multiply, room};
+
+/// Buffers of a task.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// `[PAGE_LEN, padded key_dim]`
+    keys: Vec<f32>,
+    /// `[PAGE_LEN, padded value_dim]`; unused where a value is the first part of the key.
+    values: Vec<f32>,
+    /// `[rows, padded key_dim]`
+    queries: Vec<f32>,
+    /// `[rows, PAGE_LEN]`
+    scores: Vec<f32>,
+    /// What is added to which rows.
+    runs: Vec<Run>,
+    /// A part: the segment at hand.
+    part: Vec<f32>,
+    /// A part: all segments so far.
+    pub(super) total: Vec<f32>,
+}
+
+/// Elements of a part.
+pub(super) fn part_len(shape: &Shape, rows: usize) -> usize {
+    rows * (2 + padded(shape.value_dim))
+}
+
+fn padded(len: usize) -> usize {
+    len.next_multiple_of(16)
+}
+
+/// A part taken apart.
+struct PartMut<'a> {
+    max: &'a mut [f32],
+    sum: &'a mut [f32],
+    acc: &'a mut [f32],
+}
+
+impl<'a> PartMut<'a> {
+    fn of(part: &'a mut [f32], rows: usize) -> PartMut<'a> {
+        let (max, rest) = part.split_at_mut(rows);
+        let (sum, acc) = rest.split_at_mut(rows);
+        PartMut { max, sum, acc }
+    }
+}
+
+impl Scratch {
+    /// Copies the tile's queries, padded with zeros.
+    pub(super) fn take_queries(&mut self, call: &Call, tile: &Tile) {
+        let (dim, pad, rows) = (call.shape.key_dim, padded(call.shape.key_dim), tile.rows());
+        let queries = room(&mut self.queries, rows * pad);
+        for (row, to) in queries.chunks_exact_mut(pad).enumerate() {
+            let (token, head) = tile.token_head(row);
+            to[..dim].copy_from_slice(&call.q[(token * call.shape.heads + head) * dim..][..dim]);
+            to[dim..].fill(0.0);
+        }
+    }
+}
+
+/// All segments of a tile, merged into `s.total`.
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
+#[inline(always)]
+pub(super) unsafe fn fold_segments<V: Sums>(call: &Call, tile: &Tile, s: &mut Scratch) {
+    let len = part_len(call.shape, tile.rows());
+    s.take_queries(call, tile);
+    let (mut part, mut total) = (std::mem::take(&mut s.part), std::mem::take(&mut s.total));
+    start_total(call, tile, room(&mut total, len));
+    for number in tile.segments.clone() {
+        let part = room(&mut part, len);
+        // SAFETY: the caller's promise.
+        unsafe { segment::<V>(call, tile, number, s, part) };
+        merge(tile.rows(), &mut total[..len], part);
+    }
+    (s.part, s.total) = (part, total);
+}
+
+/// Segments of a tile in rising order, merged into `total`.
+pub(super) fn merge_parts(call: &Call, tile: &Tile, parts: &[f32], total: &mut Vec<f32>) {
+    let len = part_len(call.shape, tile.rows());
+    start_total(call, tile, room(total, len));
+    parts.chunks_exact(len).for_each(|part| merge(tile.rows(), &mut total[..len], part));
+}
+
+/// Before the first segment: nothing, or the head's sink alone, which weighs one and has no value.
+fn start_total(call: &Call, tile: &Tile, total: &mut [f32]) {
+    let part = PartMut::of(total, tile.rows());
+    part.acc.fill(0.0);
+    for (row, (max, sum)) in part.max.iter_mut().zip(part.sum).enumerate() {
+        let sink = call.sinks.map(|sinks| sinks[tile.token_head(row).1]);
+        *max = sink.unwrap_or(f32::NEG_INFINITY);
+        *sum = if sink.is_some() { 1.0 } else { 0.0 };
+    }
+}
+
+/// Takes a segment into the total. One that a row sees nothing of changes nothing, and the first one is
+/// taken as it is.
+#[inline(always)] // for the caller's instruction set
+fn merge(rows: usize, total: &mut [f32], part: &[f32]) {
+    let width = part.len() / rows - 2;
+    let total = PartMut::of(total, rows);
+    for row in 0..rows {
+        let (max, sum) = (part[row], part[rows + row]);
+        if max == f32::NEG_INFINITY {
+            continue;
+        }
+        let acc = &part[2 * rows + row * width..][..width];
+        let to = &mut total.acc[row * width..(row + 1) * width];
+        if total.max[row] == f32::NEG_INFINITY {
+            (total.max[row], total.sum[row]) = (max, sum);
+            to.copy_from_slice(acc);
+            continue;
+        }
+        let both = larger(total.max[row], max);
+        let (old, new) = (exp(total.max[row] - both), exp(max - both));
+        total.max[row] = both;
+        total.sum[row] = total.sum[row] * old + sum * new;
+        to.iter_mut().zip(acc).for_each(|(to, v)| *to = *to * old + v * new);
+    }
+}
+
+/// `out = acc / sum`; a row that sees nothing gives zeros.
+///
+/// # Safety
+/// No other task writes the outputs of this tile's tokens and heads.
+pub(super) unsafe fn write_out(call: &Call, tile: &Tile, total: &[f32], out: &SharedMut<f32>) {
+    let (rows, dim, pad) = (tile.rows(), call.shape.value_dim, padded(call.shape.value_dim));
+    for row in 0..rows {
+        let (token, head) = tile.token_head(row);
+        // SAFETY: the caller's promise; different rows are different places.
+        let to = unsafe { out.range((token * call.shape.heads + head) * dim, dim) };
+        let sum = total[rows + row];
+        // Not `<=`: a sum that is not a number must be seen.
+        let inverse = if sum == 0.0 { 0.0 } else { 1.0 / sum };
+        to.iter_mut().zip(&total[2 * rows + row * pad..]).for_each(|(to, v)| *to = v * inverse);
+    }
+}
+
+/// One segment of a tile whose queries were taken.
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
+#[inline(always)]
+pub(super) unsafe fn segment<V: Sums>(call: &Call, tile: &Tile, number: usize, s: &mut Scratch, part: &mut [f32]) {
+    let (rows, last) = (tile.rows(), tile.chunk.position + tile.chunk.rows - 1);
+    room(&mut s.scores, rows * PAGE_LEN);
+    let PartMut { max, sum, acc } = PartMut::of(part, rows);
+    max.fill(f32::NEG_INFINITY);
+    sum.fill(0.0);
+    acc.fill(0.0);
+    let first = number * SEGMENT_LEN / PAGE_LEN;
+    for page in first..(first + SEGMENT_LEN / PAGE_LEN).min(last / PAGE_LEN + 1) {
+        let seen = Seen::of(call, tile, page);
+        if seen.any == 0 {
+            continue;
+        }
+        let slots = Slots::of(seen.any);
+        load_page(call, tile, page, &slots, s);
+        // The next page comes from memory while this one is computed.
+        if (page + 1) * PAGE_LEN <= last && call.selection.is_none() {
+            prefetch_page(call, tile, page + 1);
+        }
+        // SAFETY: the instruction set is the caller's promise.
+        unsafe {
+            page_scores::<V>(call.shape, rows, &slots, s);
+            for row in 0..rows {
+                let scores = s.scores[row * PAGE_LEN..].first_chunk_mut().expect("a row of scores");
+                let part = (&mut max[row], &mut sum[row]);
+                take_scores::<V>(seen.of_row(tile, row), scores, part, acc, rows, row);
+            }
+            add_values::<V>(call, tile, &seen, &slots, s, acc);
+        }
+    }
+}
+
+/// What a tile's tokens see of a page: bit `i` is position `i`.
+struct Seen {
+    /// Of each token.
+    tokens: [u64; TILE_ROWS],
+    /// Of any, and of all.
+    any: u64,
+    all: u64,
+}
+
+impl Seen {
+    fn of(call: &Call, tile: &Tile, page: usize) -> Seen {
+        let mut seen = Seen { tokens: [0; TILE_ROWS], any: 0, all: u64::MAX };
+        for (t, bits) in seen.tokens[..tile.chunk.rows].iter_mut().enumerate() {
+            let (base, position) = (page * PAGE_LEN, tile.chunk.position + t);
+            let first = call.shape.window.map_or(0, |w| (position + 1).saturating_sub(w));
+            *bits = below((position + 1).saturating_sub(base)) & !below(first.saturating_sub(base));
+            if let Some(selection) = call.selection {
+                *bits &= chosen(&selection[tile.chunk.first_row + t], base);
+            }
+            seen.any |= *bits;
+            seen.all &= *bits;
+        }
+        seen
+    }
+
+    #[inline(always)]
+    fn of_row(&self, tile: &Tile, row: usize) -> u64 {
+        self.tokens[row / tile.heads]
+    }
+}
+
+/// The first `count` bits.
+fn below(count: usize) -> u64 {
+    if count >= 64 { u64::MAX } else { (1 << count) - 1 }
+}
+
+/// The sorted positions that fall into the page that begins at `base`.
+fn chosen(positions: &[u32], base: usize) -> u64 {
+    let first = positions.partition_point(|&p| (p as usize) < base);
+    let here = positions[first..].iter().map(|&p| p as usize - base).take_while(|&p| p < PAGE_LEN);
+    here.fold(0, |bits, p| bits | 1 << p)
+}
+
+/// The positions of a page that are unpacked, in rising order.
+struct Slots {
+    list: [u8; PAGE_LEN],
+    count: usize,
+}
+
+impl Slots {
+    fn of(mut bits: u64) -> Slots {
+        const ALL: [u8; PAGE_LEN] = {
+            let mut list = [0; PAGE_LEN];
+            let mut i = 0;
+            while i < PAGE_LEN {
+                list[i] = i as u8;
+                i += 1;
+            }
+            list
+        };
+        // Nearly always: the whole page, or its beginning.
+        if bits & bits.wrapping_add(1) == 0 {
+            return Slots { list: ALL, count: bits.trailing_ones() as usize };
+        }
+        let mut slots = Slots { list: [0; PAGE_LEN], count: 0 };
+        while bits != 0 {
+            slots.list[slots.count] = bits.trailing_zeros() as u8;
+            slots.count += 1;
+            bits &= bits - 1;
+        }
+        slots
+    }
+
+    fn list(&self) -> &[u8] {
+        &self.list[..self.count]
+    }
+}
+
+/// Whether the unpacked keys serve as the values: their first `value_dim` elements, with whole vectors.
+/// (A padded value could not be read from a key row: the key goes on where the padding should be.)
+fn shared_values(call: &Call) -> bool {
+    matches!(call.cached, Cached::Latent(_)) && call.shape.value_dim.is_multiple_of(16)
+}
+
+/// Unpacks keys and values of the page's positions that any row sees, one after the other.
+#[inline(always)] // for the caller's instruction set
+fn load_page(call: &Call, tile: &Tile, page: usize, slots: &Slots, s: &mut Scratch) {
+    let (shape, id) = (call.shape, tile.chunk.pages[page]);
+    let (key_dim, value_dim) = (shape.key_dim, shape.value_dim);
+    let keys = room(&mut s.keys, PAGE_LEN * padded(key_dim));
+    let values = room(&mut s.values, if shared_values(call) { 0 } else { PAGE_LEN * padded(value_dim) });
+    match call.cached {
+        Cached::Separate(key_plane, value_plane) => {
+            let (k, v) = (tile.kv_head * key_dim, tile.kv_head * value_dim);
+            key_plane.load(id, slots.list(), k..k + key_dim, keys, padded(key_dim));
+            value_plane.load(id, slots.list(), v..v + value_dim, values, padded(value_dim));
+        }
+        Cached::Latent(latents) => {
+            latents.load(id, slots.list(), 0..key_dim, keys, padded(key_dim));
+            if !shared_values(call) {
+                latents.load(id, slots.list(), 0..value_dim, values, padded(value_dim));
+            }
+        }
+    }
+}
+
+/// Asks for the keys and values of a page.
+fn prefetch_page(call: &Call, tile: &Tile, page: usize) {
+    let (shape, id) = (call.shape, tile.chunk.pages[page]);
+    match call.cached {
+        Cached::Separate(keys, values) => {
+            let (k, v) = (tile.kv_head * shape.key_dim, tile.kv_head * shape.value_dim);
+            keys.prefetch(id, k..k + shape.key_dim);
+            values.prefetch(id, v..v + shape.value_dim);
+        }
+        Cached::Latent(latents) => latents.prefetch(id, 0..shape.key_dim),
+    }
+}
+
+/// `scores[row, slot] = softcap(scale * query[row] . key)`; slots that nobody sees hold anything.
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
+#[inline(always)]
+unsafe fn page_scores<V: Sums>(shape: &Shape, rows: usize, slots: &Slots, s: &mut Scratch) {
+    /// Columns of the largest tile, whose partial sums are put down here.
+    const COLUMNS: usize = crate::tile::MOST_COLUMNS;
+    const STRIDE: usize = PAGE_LEN.next_multiple_of(ROW_STEP) * 16;
+    let mut partial = [const { std::mem::MaybeUninit::<f32>::uninit() }; STRIDE * COLUMNS];
+    let (partial, pad, count) = (partial.as_mut_ptr().cast::<f32>(), padded(shape.key_dim), slots.count);
+    let keys = Rows { start: s.keys[..count * pad].as_ptr(), stride: pad, count };
+    for row in (0..rows).step_by(V::TILE.1) {
+        let columns = (rows - row).min(V::TILE.1);
+        let queries = &s.queries[row * pad..(row + columns) * pad];
+        let queries = Rows { start: queries.as_ptr(), stride: pad, count: columns };
+        // SAFETY: `keys` and `queries` hold those rows, `partial` all partial sums; `sums` reads those of
+        // the rows up to a multiple of 16 (the rest of them left over, and not used).
+        unsafe {
+            multiply::<V>(keys, queries, pad, partial, STRIDE, true);
+            for column in 0..columns {
+                let to = &mut s.scores[(row + column) * PAGE_LEN..][..PAGE_LEN];
+                let from = partial.add(column * STRIDE);
+                (count..count.next_multiple_of(16)).for_each(|i| V::splat(0.0).store(from.add(16 * i)));
+                V::sums(from, count, to.as_mut_ptr());
+                to[..count].iter_mut().for_each(|v| *v *= shape.scale);
+            }
+        }
+    }
+    for scores in s.scores.chunks_exact_mut(PAGE_LEN).take(rows) {
+        if let Some(cap) = shape.softcap {
+            scores[..count].iter_mut().for_each(|v| *v = cap * crate::ops::tanh(*v / cap));
+        }
+        if usize::from(slots.list[count - 1]) + 1 > count {
+            // From the end: a score never moves to a lower place.
+            (0..count).rev().for_each(|i| scores[usize::from(slots.list[i])] = scores[i]);
+        }
+    }
+}
+
+/// Turns a row's scores of a page into weights, `exp(score - largest)` and zero for what it does not see,
+/// and takes them into the running maximum and sum; what was added up before is corrected.
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
+#[inline(always)]
+unsafe fn take_scores<V: Sums>(
+    seen: u64,
+    scores: &mut [f32; PAGE_LEN],
+    (max, sum): (&mut f32, &mut f32),
+    acc: &mut [f32],
+    rows: usize,
+    row: usize,
+) {
+    if seen != u64::MAX {
+        for (i, score) in scores.iter_mut().enumerate() {
+            *score = if seen >> i & 1 == 1 { *score } else { f32::NEG_INFINITY };
+        }
+    }
+    let page_max = max_of(scores);
+    if page_max == f32::NEG_INFINITY {
+        // Nothing is seen here, or scores are minus infinity. A maximum of minus infinity would make NaN.
+        scores.fill(0.0);
+        return;
+    }
+    let both = larger(*max, page_max);
+    let correction = exp(*max - both);
+    scores.iter_mut().for_each(|v| *v = exp(*v - both));
+    *sum = *sum * correction + sum_of::<V>(scores);
+    *max = both;
+    if correction != 1.0 {
+        let width = acc.len() / rows;
+        acc[row * width..(row + 1) * width].iter_mut().for_each(|v| *v *= correction);
+    }
+}
+
+/// Adds the page's values to each row, in rising position and only those that the row sees.
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
+#[inline(always)]
+unsafe fn add_values<V: Sums>(call: &Call, tile: &Tile, seen: &Seen, slots: &Slots, s: &mut Scratch, acc: &mut [f32]) {
+    let (values, stride) = match shared_values(call) {
+        true => (&s.keys, padded(call.shape.key_dim)),
+        false => (&s.values, padded(call.shape.value_dim)),
+    };
+    let (rows, width) = (tile.rows(), acc.len() / tile.rows());
+    assert!(values.len() >= slots.count * stride && width <= stride && s.scores.len() >= rows * PAGE_LEN);
+    runs_of(tile, seen, slots, &mut s.runs);
+    for run in &s.runs {
+        // SAFETY: sizes were checked above; the instruction set is the caller's promise.
+        unsafe {
+            let start = s.scores.as_ptr().add(run.row * PAGE_LEN);
+            let list = &slots.list[run.from..run.to];
+            let weights = Weights { start, stride: PAGE_LEN, rows: run.rows, slots: list };
+            let values = values.as_ptr().add(run.from * stride);
+            add_weighted::<V>(acc.as_mut_ptr().add(run.row * width), weights, values, stride, width);
+        }
+    }
+}
+
+/// Unpacked values `from .. to` that are added to `rows` query rows from `row` on.
+struct Run {
+    row: usize,
+    rows: usize,
+    from: usize,
+    to: usize,
+}
+
+/// What is added to which rows, in the order of positions for each row. What all rows see is added to
+/// all at once. A tile with a selection has one token; without one each token sees a range, so that what
+/// it sees and others do not lies before and after.
+fn runs_of(tile: &Tile, seen: &Seen, slots: &Slots, runs: &mut Vec<Run>) {
+    runs.clear();
+    if seen.all == seen.any {
+        return runs.push(Run { row: 0, rows: tile.rows(), from: 0, to: slots.count });
+    }
+    // Number of unpacked values below a position.
+    let index = |slot: u32| (seen.any & below(slot as usize)).count_ones() as usize;
+    let (from, to) = match seen.all {
+        0 => (slots.count, slots.count),
+        all => (index(all.trailing_zeros()), index(64 - all.leading_zeros())),
+    };
+    for (first, last, all) in [(0, from, false), (from, to, true), (to, slots.count, false)] {
+        if all && first < last {
+            runs.push(Run { row: 0, rows: tile.rows(), from: first, to: last });
+        }
+        for (token, bits) in seen.tokens[..tile.chunk.rows].iter().enumerate().filter(|_| !all) {
+            let mut visible = (first..last).filter(|&i| bits >> slots.list[i] & 1 == 1);
+            // A range: what is seen of these follows without gaps.
+            if let Some(from) = visible.next() {
+                let to = visible.last().unwrap_or(from) + 1;
+                runs.push(Run { row: token * tile.heads, rows: tile.heads, from, to });
+            }
+        }
+    }
+}
+
+/// The largest score; NaN if any is one.
+#[inline(always)]
+fn max_of(scores: &[f32; PAGE_LEN]) -> f32 {
+    let mut max = [f32::NEG_INFINITY; 16];
+    for part in scores.as_chunks::<16>().0 {
+        for (max, &v) in max.iter_mut().zip(part) {
+            *max = larger(*max, v);
+        }
+    }
+    for half in [8, 4, 2, 1] {
+        (0..half).for_each(|i| max[i] = larger(max[i], max[i + half]));
+    }
+    max[0]
+}
+
+/// Unlike `f32::max`, a NaN where either is one.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
+/// Position `i` goes to lane `i % 16` in rising order, and the lanes are added as the tree of `lanes`.
+#[inline(always)]
+fn sum_of<V: Sums>(p: &[f32; PAGE_LEN]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    for part in p.as_chunks::<16>().0 {
+        lanes.iter_mut().zip(part).for_each(|(lane, v)| *lane += v);
+    }
+    // SAFETY: sixteen floats; the instruction set is the caller's promise.
+    unsafe { V::load(lanes.as_ptr()).sum() }
+}

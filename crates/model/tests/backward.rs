@@ -1,0 +1,172 @@
+//! Losses and gradients are PyTorch's: autograd through Hugging Face transformers in f32, on the model
+//! fixtures (`reference/gradients.py` wrote what is compared with).
+
+mod common;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use common::all_models;
+use kernels::bytes::Bytes;
+use kernels::pool::Pool;
+use model::checkpoint::{Tensor, safetensors};
+use model::load::Model;
+use model::parameters::{Group, ParameterSpec, Part, Place, Slot};
+use model::train::*;
+
+const FIXTURES: &[&str] = &[
+    "deepseek-v3",
+    "v3-eight-groups",
+    "v3-biases-half-rope",
+    "v3-all-moe-no-latent-tied",
+    "deepseek-v2-lite",
+    "v2-groups",
+    "qwen2-distill",
+    "llama-tied",
+    "qwen3-moe",
+    "gemma3",
+];
+
+struct Told {
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Told {
+    fn open(name: &str) -> Told {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/train/{name}.safetensors"));
+        let bytes = Bytes::map(&std::fs::File::open(path).unwrap()).unwrap();
+        let tensors = safetensors::parse(&bytes).unwrap().tensors;
+        Told { tensors: tensors.into_iter().map(|t| (t.name.clone(), t)).collect() }
+    }
+
+    fn ints(&self, name: &str) -> Vec<u32> {
+        self.tensors[name].data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as u32).collect()
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        let tensor = self.tensors.get(name).unwrap_or_else(|| panic!("no {name} in the fixture"));
+        tensor.data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    }
+}
+
+fn fixture(name: &str) -> PathBuf {
+    let mut paths = all_models().into_iter();
+    paths.find(|path| path.file_name().is_some_and(|n| n == name)).expect("a model fixture")
+}
+
+/// What the published checkpoints call a parameter.
+fn published(family: &str, slot: Slot) -> String {
+    let gemma = family.starts_with("Gemma");
+    let name = match slot.part {
+        Part::Embedding => return "model.embed_tokens.weight".into(),
+        Part::FinalNorm => return "model.norm.weight".into(),
+        Part::Head => return "lm_head.weight".into(),
+        Part::AttentionNorm => "input_layernorm.weight",
+        Part::PostAttentionNorm => "post_attention_layernorm.weight",
+        Part::FfnNorm if gemma => "pre_feedforward_layernorm.weight",
+        Part::FfnNorm => "post_attention_layernorm.weight",
+        Part::PostFfnNorm => "post_feedforward_layernorm.weight",
+        Part::Query => "self_attn.q_proj.weight",
+        Part::QueryBias => "self_attn.q_proj.bias",
+        Part::Key => "self_attn.k_proj.weight",
+        Part::KeyBias => "self_attn.k_proj.bias",
+        Part::Value => "self_attn.v_proj.weight",
+        Part::ValueBias => "self_attn.v_proj.bias",
+        Part::QueryNorm if !family.starts_with("DeepSeek") => "self_attn.q_norm.weight",
+        Part::QueryNorm => "self_attn.q_a_layernorm.weight",
+        Part::KeyNorm => "self_attn.k_norm.weight",
+        Part::QueryDown => "self_attn.q_a_proj.weight",
+        Part::QueryDownBias => "self_attn.q_a_proj.bias",
+        Part::QueryUp => "self_attn.q_b_proj.weight",
+        Part::KvDown => "self_attn.kv_a_proj_with_mqa.weight",
+        Part::KvDownBias => "self_attn.kv_a_proj_with_mqa.bias",
+        Part::KvNorm => "self_attn.kv_a_layernorm.weight",
+        Part::KvUp => "self_attn.kv_b_proj.weight",
+        Part::AttentionOutput => "self_attn.o_proj.weight",
+        Part::AttentionOutputBias => "self_attn.o_proj.bias",
+        Part::Gate => "mlp.gate_proj.weight",
+        Part::Up => "mlp.up_proj.weight",
+        Part::Down => "mlp.down_proj.weight",
+        Part::Router => "mlp.gate.weight",
+        Part::ExpertGate => "mlp.experts.{e}.gate_proj.weight",
+        Part::ExpertUp => "mlp.experts.{e}.up_proj.weight",
+        Part::ExpertDown => "mlp.experts.{e}.down_proj.weight",
+        Part::SharedGate => "mlp.shared_experts.gate_proj.weight",
+        Part::SharedUp => "mlp.shared_experts.up_proj.weight",
+        Part::SharedDown => "mlp.shared_experts.down_proj.weight",
+        part => panic!("{part:?} of {family}"),
+    };
+    let Place::Block(layer) = slot.place else { panic!("{slot:?}") };
+    format!("model.layers.{layer}.{}", name.replace("{e}", &slot.expert.unwrap_or(0).to_string()))
+}
+
+/// The largest difference of a gradient from what the fixture tells, relative to the size of its elements.
+fn difference(gradient: &[f32], told: &[f32]) -> f64 {
+    let n = gradient.len();
+    let norm = gradient.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    let pattern = |i: usize| (i as f64 * 0.618_033_988_749_894_9).rem_euclid(1.0) - 0.5;
+    let sum: f64 = gradient.iter().enumerate().map(|(i, v)| f64::from(*v) * pattern(i)).sum();
+    let want_norm = f64::from(told[0]);
+    if want_norm < 1e-6 {
+        // Nothing but rounding: the router of a model where the one expert's weight is one.
+        return if norm < 1e-6 { 0.0 } else { f64::INFINITY };
+    }
+    let rms = want_norm / (n as f64).sqrt();
+    let samples = told[2..].iter().enumerate().map(|(j, want)| {
+        let found = f64::from(gradient[j * 7919 % n]);
+        (found - f64::from(*want)).abs() / (rms + f64::from(want.abs()))
+    });
+    let whole = (norm - want_norm).abs().max((sum - f64::from(told[1])).abs()) / want_norm;
+    samples.fold(whole, f64::max)
+}
+
+#[test]
+fn losses_and_gradients_are_those_of_pytorch() {
+    let pool = Pool::new(2);
+    let mut failures = Vec::new();
+    for name in FIXTURES {
+        let told = Told::open(name);
+        let model = Model::open(&fixture(name)).unwrap();
+        let trainable = Trainable::from_model(&model, Precision::F32, &pool).unwrap();
+        let (tokens, targets, weights) = (told.ints("tokens"), told.ints("targets"), told.floats("weights"));
+        let sequences: Vec<usize> = told.ints("sequences").iter().map(|n| *n as usize).collect();
+        let batch = TrainBatch {
+            tokens: &tokens,
+            sequences: &sequences,
+            targets: &targets,
+            weights: &weights,
+            soft_targets: None,
+        };
+        for arithmetic in [Arithmetic::Absorbed, Arithmetic::Expanded] {
+            let mut gradients = Gradients::new(trainable.parameters());
+            let mut state = TrainState::new(arithmetic);
+            let outcome =
+                forward_backward(&trainable, &pool, &mut state, &batch, &Objective::default(), &mut gradients);
+            let worst = outcome.logprobs.iter().zip(told.floats("logprobs")).map(|(a, b)| (a - b).abs());
+            let worst = worst.fold(0.0, f32::max);
+            if worst.is_nan() || worst > 1e-4 {
+                failures.push(format!("{name} {arithmetic:?}: log-probabilities differ by {worst}"));
+            }
+            let learned = |p: &&ParameterSpec| p.group != Group::Rule;
+            for (i, parameter) in trainable.parameters().iter().enumerate().filter(|(_, p)| learned(p)) {
+                let key = published(model.spec.family, parameter.slot);
+                let difference = difference(&gradients.parts[i], &told.floats(&key));
+                if difference.is_nan() || difference > 2e-3 {
+                    failures.push(format!("{name} {arithmetic:?}: {key} differs by {difference}"));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} differ:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn weights_survive_the_way_into_training() {
+    let pool = Pool::new(1);
+    for path in all_models() {
+        let model = Model::open(&path).unwrap();
+        let Ok(trainable) = Trainable::from_model(&model, Precision::F32, &pool) else { continue };
+        let again = Trainable::from_model(trainable.model(), Precision::F32, &pool).unwrap();
+        assert!(trainable.masters() == again.masters(), "{}", path.display());
+    }
+}

@@ -1,0 +1,113 @@
+//! Countdown as random honest play: no document shows how to find a solution.
+//!
+//! The puzzles are those of [`Split::Pretrain`], with the same phrasing as in reinforcement learning, whose own
+//! puzzles no document shows. An attempt plays random valid operations until one number is left and says honestly
+//! whether that is the target: `25<30 no` or `30=30 yes`. Mostly there is one attempt; a stated share of the documents
+//! goes on with `no, try again` for up to twelve different attempts, each as random as the first, and stops where one
+//! meets the target by chance or the attempts run out. The answer is always the last attempt as an expression, also
+//! where it misses. Nothing looks at the target to choose an operation.
+
+use std::collections::BTreeSet;
+
+use eval::rng::Rng;
+use eval::tasks::countdown::{Attempt, SIZES, attempt, puzzle};
+use eval::{Expected, Language, Split};
+
+use super::chat::{Turn, chat};
+use super::{Document, Source};
+
+/// Most attempts of a document: those of four numbers then fit 512 tokens.
+const ATTEMPTS_MAX: usize = 12;
+/// How often each of [`SIZES`] is asked.
+const LEVEL_WEIGHTS: [u32; SIZES.len()] = [2, 4, 4, 3, 3, 3];
+
+/// The corpus of attempts.
+pub(super) struct Countdown {
+    pub(super) seed: u64,
+    /// Share of the documents with more than one attempt.
+    pub(super) retries: f64,
+    pub(super) arabic: f64,
+}
+
+impl Source for Countdown {
+    fn name(&self) -> &'static str {
+        "countdown"
+    }
+
+    fn origin(&self) -> String {
+        format!(
+            "Random honest attempts at countdown puzzles, generator version 1; {} of the documents with several attempts, \
+             none with a sought solution; puzzles of reinforcement learning and evaluation excluded by hash.",
+            self.retries
+        )
+    }
+
+    fn document(&self, index: u64) -> Document {
+        let mut rng = Rng::new(self.seed, "countdown", index);
+        let rng = &mut rng;
+        let language = if rng.chance(self.arabic) { Language::Arabic } else { Language::English };
+        let level = rng.weighted(&LEVEL_WEIGHTS) as u8 + 1;
+        let several = rng.chance(self.retries);
+        loop {
+            let problem = puzzle(rng, Split::Pretrain, level, language);
+            let Expected::Countdown { numbers, target } = &problem.expected else { continue };
+            let (numbers, target): (Vec<i64>, i64) = (numbers.iter().map(|&n| n.into()).collect(), (*target).into());
+            let most = if numbers.len() == 2 { 4 } else { ATTEMPTS_MAX };
+            let tries = if several { rng.range(2, most as i64) as usize } else { 1 };
+            let attempts = play(rng, &numbers, target, tries);
+            // Rarely every play of a puzzle needs a held-out fact.
+            let Some(last) = attempts.last() else { continue };
+            let answer = last.expression.clone();
+            let turn = Turn { user: problem.question, think: trace(&attempts, target, language), answer };
+            return chat(rng, kind(numbers.len(), several), vec![turn], 0.01);
+        }
+    }
+}
+
+/// Up to `tries` different attempts, the last of them the first that meets the target.
+fn play(rng: &mut Rng, numbers: &[i64], target: i64, tries: usize) -> Vec<Attempt> {
+    let mut seen = BTreeSet::new();
+    let mut attempts = Vec::new();
+    // Small puzzles have few different plays.
+    for _ in 0..tries * 4 {
+        let Some(next) = attempt(rng, Split::Pretrain, numbers) else { continue };
+        if !seen.insert(next.expression.clone()) {
+            continue;
+        }
+        let met = next.value() == target;
+        attempts.push(next);
+        if met || attempts.len() == tries {
+            break;
+        }
+    }
+    attempts
+}
+
+/// The attempts as reasoning.
+fn trace(attempts: &[Attempt], target: i64, language: Language) -> String {
+    let (no, again, yes) = match language {
+        Language::English => (" no", ", try again", " yes"),
+        Language::Arabic => (" لا", "، أحاول مرة أخرى", " نعم"),
+    };
+    let mut lines = Vec::new();
+    for (at, attempt) in attempts.iter().enumerate() {
+        lines.extend(attempt.steps.iter().map(ToString::to_string));
+        let value = attempt.value();
+        let sign = ['<', '=', '>'][(value.cmp(&target) as i8 + 1) as usize];
+        let verdict = if value == target { yes } else { no };
+        let more = if at + 1 < attempts.len() { again } else { "" };
+        lines.push(format!("{value}{sign}{target}{verdict}{more}"));
+    }
+    lines.join("\n")
+}
+
+fn kind(numbers: usize, several: bool) -> &'static str {
+    match (numbers, several) {
+        (2, false) => "countdown/2",
+        (2, true) => "countdown/2 retries",
+        (3, false) => "countdown/3",
+        (3, true) => "countdown/3 retries",
+        (_, false) => "countdown/4",
+        (_, true) => "countdown/4 retries",
+    }
+}

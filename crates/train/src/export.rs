@@ -1,0 +1,219 @@
+//! From a run to a model in Hugging Face's layout: `config.json`, safetensors, tokenizer, chat template, model card.
+//!
+//! Tensor names come from the families' own tables, by which the model is loaded again; so what is exported opens here
+//! with the same bits, and in `transformers`. Matrices are stored in bf16 or f32; vectors and routers, which decide
+//! more than they weigh, always in f32, as they were trained.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use half::bf16;
+use model::families::{COMMON_NAMES, Family, Source, read_config};
+use model::parameters::{ParameterSpec, Part, Place};
+use safetensors::Dtype;
+use safetensors::tensor::View;
+use serde_json::{Map, Value, json};
+use text::Tokenizer;
+
+use crate::bill::Bill;
+use crate::card;
+use crate::data::Manifest;
+use crate::files;
+use crate::pretrain::layout;
+use crate::recipe::Recipe;
+use crate::run::checkpoint::{self, State};
+use crate::run::log::{self, Line};
+use crate::run::{HeldOut, RunError};
+
+/// How matrices are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Storage {
+    #[default]
+    Bf16,
+    F32,
+}
+
+/// A run as its folder tells it.
+pub struct Finished {
+    /// The recipe, with all defaults.
+    pub recipe: Recipe,
+    /// What it learned from.
+    pub manifest: Manifest,
+    /// The newest whole checkpoint.
+    pub checkpoint: PathBuf,
+    /// Its state.
+    pub state: State,
+    /// The log up to it.
+    pub log: Vec<Line>,
+}
+
+impl Finished {
+    /// Reads a run's folder; `warn` hears of damaged checkpoints.
+    ///
+    /// # Errors
+    /// If there is no run, or no whole checkpoint.
+    pub fn read(folder: &Path, warn: &mut dyn FnMut(&str)) -> Result<Finished, RunError> {
+        let recipe = read_json(&folder.join(layout::RECIPE))?;
+        let manifest = read_json(&folder.join(layout::MANIFEST))?;
+        let checkpoints = folder.join("checkpoints");
+        let (checkpoint, state) = checkpoint::newest(&checkpoints, warn).ok_or_else(|| RunError::Checkpoint {
+            path: checkpoints.clone(),
+            reason: "there is no whole checkpoint".to_string(),
+        })?;
+        let mut log = log::read(&folder.join("log.jsonl"))?;
+        log.retain(|line| line.step <= state.step);
+        Ok(Finished { recipe, manifest, checkpoint, state, log })
+    }
+
+    /// What it cost.
+    ///
+    /// # Errors
+    /// If the recipe's model is none.
+    pub fn bill(&self) -> Result<Bill, RunError> {
+        Ok(Bill::of(&self.recipe, self.recipe.spec()?.counts().active, &self.state, &self.log))
+    }
+
+    /// The last measurement on held-out data.
+    pub fn held_out(&self) -> Option<&HeldOut> {
+        self.log.iter().rev().find_map(|line| line.held_out.as_ref())
+    }
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, RunError> {
+    let read = |source| RunError::Read { path: path.to_path_buf(), source };
+    serde_json::from_slice(&fs::read(path).map_err(read)?).map_err(|error| read(error.into()))
+}
+
+/// Writes the model of the newest checkpoint of the run in `folder` to the new folder `out`.
+///
+/// # Errors
+/// If the run cannot be read, `out` is there already, or cannot be written.
+pub fn export(folder: &Path, out: &Path, storage: Storage, warn: &mut dyn FnMut(&str)) -> Result<Finished, RunError> {
+    let run = Finished::read(folder, warn)?;
+    let write = |source| RunError::Write { path: out.to_path_buf(), source };
+    if out.exists() {
+        return Err(write(std::io::Error::new(std::io::ErrorKind::AlreadyExists, "it is there already")));
+    }
+    let config = run.recipe.config();
+    let tokenizer = Tokenizer::from_directory(&folder.join(layout::TOKENIZER));
+    let tokenizer = tokenizer.map_err(|error| RunError::Model(error.to_string()))?;
+    let (spec, family) = read_config(&config).map_err(|error| RunError::Model(error.to_string()))?;
+    let parameters = spec.parameters();
+    let masters = checkpoint::masters(&run.checkpoint, &parameters)?;
+    let named = parameters.iter().zip(&masters).map(|(parameter, values)| {
+        let name = name(family, parameter, spec.blocks.len())?;
+        Ok((name, tensor(parameter, values, family.norm_offset, storage)))
+    });
+    let tensors = named.collect::<Result<Vec<(String, Stored)>, RunError>>()?;
+    let bill = run.bill()?;
+
+    // All in a folder of another name, so that there is a whole model or none.
+    let part = out.with_extension("part");
+    let written = (|| {
+        let _ = fs::remove_dir_all(&part);
+        fs::create_dir_all(&part)?;
+        let mut metadata = HashMap::new();
+        metadata.insert("format".to_string(), "pt".to_string());
+        safetensors::serialize_to_file(tensors, Some(metadata), &part.join("model.safetensors"))
+            .map_err(|error| std::io::Error::other(error.to_string()))?;
+        let put = |name: &str, text: &str| files::write_whole(&part.join(name), |out| out.write_all(text.as_bytes()));
+        let config = with_tokens(config, &tokenizer, storage);
+        put("config.json", &serde_json::to_string_pretty(&config)?)?;
+        put("generation_config.json", &serde_json::to_string_pretty(&generation(&config))?)?;
+        put("README.md", &card::card(&run, &bill))?;
+        put("manifest.json", &serde_json::to_string_pretty(&run.manifest)?)?;
+        put("recipe.json", &serde_json::to_string_pretty(&run.recipe)?)?;
+        for name in ["tokenizer.json", "tokenizer_config.json"] {
+            let from = folder.join(layout::TOKENIZER).join(name);
+            if from.is_file() {
+                fs::copy(from, part.join(name))?;
+            }
+        }
+        fs::File::open(part.join("model.safetensors"))?.sync_all()?;
+        fs::rename(&part, out)?;
+        files::sync_folder(out.parent().unwrap_or(Path::new(".")))
+    })();
+    written.map_err(write)?;
+    Ok(run)
+}
+
+/// The tensor's name in the family's layout.
+fn name(family: &Family, parameter: &ParameterSpec, layers: usize) -> Result<String, RunError> {
+    let slot = parameter.slot;
+    let of = |table: &[(Part, Source)]| table.iter().find(|(part, _)| *part == slot.part).map(|(_, source)| *source);
+    let Some(Source::Tensor(template)) = of(family.names).or_else(|| of(COMMON_NAMES)) else {
+        let types = family.model_types.join(", ");
+        return Err(RunError::Model(format!("{:?} has no tensor of its own in the layout of {types}", slot.part)));
+    };
+    let layer = match slot.place {
+        Place::Model => 0,
+        Place::Block(layer) => layer,
+        Place::Mtp(module) => layers + module,
+    };
+    let name = template.replace("{l}", &layer.to_string());
+    Ok(name.replace("{e}", &slot.expert.unwrap_or(0).to_string()))
+}
+
+/// A tensor as it is written.
+struct Stored {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl View for Stored {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+fn tensor(parameter: &ParameterSpec, values: &[f32], norm_offset: f32, storage: Storage) -> Stored {
+    let shape = parameter.shape.clone();
+    let short = storage == Storage::Bf16 && shape.len() > 1 && parameter.slot.part != Part::Router;
+    if short {
+        let bytes = values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect();
+        return Stored { dtype: Dtype::BF16, shape, bytes };
+    }
+    let offset = if parameter.slot.part.is_norm() { norm_offset } else { 0.0 };
+    let bytes = values.iter().flat_map(|&value| (value - offset).to_le_bytes()).collect();
+    Stored { dtype: Dtype::F32, shape, bytes }
+}
+
+/// The configuration with what other programs look for in it.
+fn with_tokens(config: Value, tokenizer: &Tokenizer, storage: Storage) -> Value {
+    let mut map = match config {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    };
+    let name = if storage == Storage::Bf16 { "bfloat16" } else { "float32" };
+    map.insert("torch_dtype".into(), json!(name));
+    if let Some(bos) = tokenizer.bos_id() {
+        map.insert("bos_token_id".into(), json!(bos));
+    }
+    if let Some(eos) = tokenizer.eos_ids().first() {
+        map.insert("eos_token_id".into(), json!(eos));
+    }
+    Value::Object(map)
+}
+
+fn generation(config: &Value) -> Value {
+    let mut generation = json!({ "do_sample": true, "temperature": 0.6, "top_p": 0.95 });
+    for key in ["bos_token_id", "eos_token_id"] {
+        if let Some(id) = config.get(key) {
+            generation[key] = id.clone();
+        }
+    }
+    generation
+}
