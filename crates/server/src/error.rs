@@ -7,7 +7,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::wire::error::{ErrorBody, ErrorDetail};
 
@@ -92,6 +92,11 @@ impl ApiError {
 
     /// The answer in Anthropic's shape.
     pub(crate) fn into_anthropic(self) -> Response {
+        self.answer(Json(self.anthropic_body()).into_response())
+    }
+
+    /// The body in Anthropic's shape.
+    pub(crate) fn anthropic_body(&self) -> Value {
         let kind = match self.status.as_u16() {
             401 => "authentication_error",
             402 => "billing_error",
@@ -103,8 +108,7 @@ impl ApiError {
             500..=599 => "api_error",
             _ => "invalid_request_error",
         };
-        let body = json!({"type": "error", "error": {"type": kind, "message": self.message}});
-        self.answer(Json(body).into_response())
+        json!({"type": "error", "error": {"type": kind, "message": self.message}})
     }
 
     fn answer(&self, mut response: Response) -> Response {

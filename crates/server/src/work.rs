@@ -63,6 +63,8 @@ impl End {
 /// What happens to a request.
 #[derive(Debug)]
 pub(crate) enum Output {
+    /// The first answer was taken up by the engine.
+    Started { prompt_tokens: u64, cached_tokens: u64 },
     /// Something new of an answer.
     Pieces { answer: usize, pieces: Vec<Piece>, logprobs: Option<Logprobs> },
     /// An answer is complete.
@@ -223,8 +225,10 @@ impl Work {
     fn event(&mut self, number: usize, event: Told) -> Result<Vec<Output>, ApiError> {
         match event {
             Told::Started { cached_tokens } => {
-                self.answers[number].cached = cached_tokens as u64;
-                Ok(Vec::new())
+                let answer = &mut self.answers[number];
+                answer.cached = cached_tokens as u64;
+                let (prompt_tokens, cached_tokens) = (answer.prompt_tokens, answer.cached);
+                Ok(if number == 0 { vec![Output::Started { prompt_tokens, cached_tokens }] } else { Vec::new() })
             }
             Told::Token { token, logprob, top } => Ok(self.token(number, token, logprob, &top)),
             Told::Finished { finish, cost } => {

@@ -125,7 +125,7 @@ fn job(state: &State, request: ChatRequest, n: usize) -> ApiResult<Job> {
     })
 }
 
-fn check_messages(messages: &[Message], limits: &Limits) -> ApiResult<()> {
+pub(crate) fn check_messages(messages: &[Message], limits: &Limits) -> ApiResult<()> {
     at_most("messages", messages.len(), limits.messages_max)?;
     if messages.is_empty() {
         return Err(ApiError::value("messages", "messages is empty; there must be at least one"));
@@ -294,6 +294,7 @@ pub(crate) async fn whole(head: Head, mut outputs: mpsc::Receiver<Output>) -> Ap
     let mut choices: Vec<Choice> = Vec::new();
     while let Some(output) = outputs.recv().await {
         match output {
+            Output::Started { .. } => {}
             Output::Pieces { answer, pieces, logprobs } => {
                 let choice = choice_at(&mut choices, answer);
                 for piece in pieces {
@@ -365,6 +366,7 @@ fn chunks(head: Head, mut outputs: mpsc::Receiver<Output>, usage: bool) -> impl 
         let mut calls: Vec<usize> = Vec::new();
         while let Some(output) = outputs.recv().await {
             match output {
+                Output::Started { .. } => {}
                 Output::Pieces { answer, pieces, mut logprobs } => {
                     if let Some(first) = first_chunk(&head, &mut begun, &mut calls, answer, usage) {
                         yield first;

@@ -185,6 +185,7 @@ async fn whole(head: Head, mut outputs: mpsc::Receiver<Output>, echo: Vec<String
     };
     while let Some(output) = outputs.recv().await {
         match output {
+            Output::Started { .. } => {}
             Output::Pieces { answer, pieces, logprobs } => {
                 at(&mut choices, answer);
                 let choice = &mut choices[answer];
@@ -231,6 +232,7 @@ fn chunks(
         }
         while let Some(output) = outputs.recv().await {
             match output {
+                Output::Started { .. } => {}
                 Output::Pieces { answer, pieces, logprobs } => {
                     let (text, offset) = (text_of(pieces), sent.entry(answer).or_default());
                     let logprobs = logprobs.map(|logprobs| lists(logprobs, *offset));

@@ -1,9 +1,12 @@
 //! The handlers, one file for each family of paths.
 
+pub(crate) mod blocks;
 pub(crate) mod chat;
 pub(crate) mod chats;
 pub(crate) mod completions;
 pub(crate) mod info;
+pub(crate) mod messages;
+pub(crate) mod responses;
 pub(crate) mod settings;
 
 use std::sync::Arc;
@@ -31,6 +34,14 @@ pub(crate) fn router(state: Arc<State>, allowed: Allowed) -> Router {
         .route("/api/chats", get(chats::list).delete(chats::delete_all))
         .route("/api/chats/export", get(chats::export))
         .route("/api/chats/{id}", get(chats::get).put(chats::put).patch(chats::patch).delete(chats::delete));
+    for base in ["/v1", "/anthropic/v1", "/anthropic"] {
+        router = router
+            .route(&format!("{base}/messages"), post(messages::create))
+            .route(&format!("{base}/messages/count_tokens"), post(messages::count));
+    }
+    for base in ["", "/v1"] {
+        router = router.route(&format!("{base}/responses"), post(responses::create));
+    }
     // DeepSeek's base addresses are the host, /v1 and /beta; OpenAI's is /v1.
     for base in ["", "/v1", "/beta", "/beta/v1"] {
         router = router

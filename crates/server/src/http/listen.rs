@@ -19,7 +19,7 @@ use super::patient::Patient;
 use crate::state::State;
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
-    content-type: application/json\r\ncontent-length: 124\r\n\r\n\
+    content-type: application/json\r\ncontent-length: 129\r\n\r\n\
     {\"error\":{\"message\":\"the server has as many connections as it takes\",\
     \"type\":\"overloaded_error\",\"param\":null,\"code\":\"overloaded\"}}";
 

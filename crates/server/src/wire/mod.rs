@@ -8,6 +8,8 @@ pub mod chats;
 pub mod completions;
 pub mod error;
 pub mod info;
+pub mod messages;
+pub mod responses;
 pub mod usage;
 
 use serde::{Deserialize, Serialize};

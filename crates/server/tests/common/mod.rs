@@ -14,7 +14,7 @@ use engine::sampler::Sampling;
 use engine::step::{Chunk, Compute, Engine, PAGE_LEN};
 use serde_json::{Value, json};
 use server::limits::Limits;
-use server::{Allowed, Handle, Options, Served, Server};
+use server::{Allowed, Handle, Options, Served, Server, ServerError};
 use text::{ChatTemplate, Specials, Tokenizer};
 
 pub(crate) const VOCAB: usize = 400;
@@ -150,23 +150,8 @@ impl Running {
     pub(crate) fn with(setup: Setup) -> Running {
         let data = setup.data.unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
         let tokenizer = tokenizer();
-        let served = Served {
-            id: "stub".into(),
-            tokenizer,
-            template: Some(ChatTemplate::parse(tokenizer.chat_template(None).unwrap()).unwrap()),
-            defaults: Sampling { temperature: 0.0, ..Sampling::default() },
-            context_tokens: setup.engine.context_tokens_max,
-            vocab: VOCAB,
-            today: || (2026, 11, 22),
-        };
-        let options = Options {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            data: data.path().to_path_buf(),
-            limits: setup.limits,
-            allowed: Allowed::default(),
-            watts: Some(10.0),
-        };
-        let server = Server::bind(options, served).unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let server = bind_with(listen, data.path(), setup.limits, setup.engine.context_tokens_max).unwrap();
         let (address, handle, gate) = (server.address().unwrap(), server.handle(), Arc::new(Gate::default()));
         let (engine, stub_gate) = (setup.engine, Arc::clone(&gate));
         let thread = std::thread::spawn(move || {
@@ -246,4 +231,24 @@ pub(crate) fn ask_with(text: &str, fields: Value) -> Value {
     let mut request = ask(text);
     request.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     request
+}
+
+/// A server with the usual limits that does not run.
+pub(crate) fn bind(listen: SocketAddr, data: &Path) -> Result<Server, ServerError> {
+    bind_with(listen, data, Limits::default(), 1024)
+}
+
+fn bind_with(listen: SocketAddr, data: &Path, limits: Limits, context_tokens: usize) -> Result<Server, ServerError> {
+    let tokenizer = tokenizer();
+    let served = Served {
+        id: "stub".into(),
+        tokenizer,
+        template: Some(ChatTemplate::parse(tokenizer.chat_template(None).unwrap()).unwrap()),
+        defaults: Sampling { temperature: 0.0, ..Sampling::default() },
+        context_tokens,
+        vocab: VOCAB,
+        today: || (2026, 11, 22),
+    };
+    let allowed = Allowed::default();
+    Server::bind(Options { listen, data: data.to_path_buf(), limits, allowed, watts: Some(10.0) }, served)
 }
