@@ -66,5 +66,11 @@ export default defineConfig({
     sourcemap: false,
   },
   server: { proxy: { '/api': 'http://127.0.0.1:8091', '/v1': 'http://127.0.0.1:8091' } },
-  test: { environment: 'jsdom', include: ['test/**/*.test.{ts,tsx}'], setupFiles: ['test/setup.ts'] },
+  test: {
+    environment: 'jsdom',
+    include: ['test/**/*.test.{ts,tsx}'],
+    setupFiles: ['test/setup.ts'],
+    // No test is judged by its time; this only ends one that hangs.
+    testTimeout: 900_000,
+  },
 });

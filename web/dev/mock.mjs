@@ -51,7 +51,7 @@ export const SCRIPTS = [
   [/#402/, { status: 402, message: 'The balance of this key is used up.' }],
   [/#413/, { status: 413, message: 'The body has 9000000 bytes, the limit is 8388608.' }],
   [/#422/, { status: 422, message: 'temperature is 3, it must be between 0 and 2.' }],
-  [/#429/, { status: 429, message: 'This key has 4 requests running, its limit is 4.', retry: 3 }],
+  [/#429/, { status: 429, message: 'This key has 4 requests running, its limit is 4.', retry: 8 }],
   [/#500/, { status: 500, message: 'A worker stopped.' }],
   [/#503/, { status: 503, message: 'The queue is full.', retry: 2 }],
   [/#midway/, { content: 'This begins well and then', midway: true }],

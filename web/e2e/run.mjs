@@ -169,7 +169,7 @@ const tests = {
     const again = page.locator('.problem button');
     assert.equal(await again.isDisabled(), true);
     assert.match(await again.innerText(), /Try again in \d s/u);
-    await page.waitForFunction(() => !document.querySelector('.problem button').disabled, undefined, { timeout: 6000 });
+    await page.waitForFunction(() => !document.querySelector('.problem button').disabled);
     await goTo(page, '#/');
     await ask(page, '#break', '.message .problem');
     assert.match(await page.locator('.problem').innerText(), /broke off/u);
@@ -545,7 +545,7 @@ const tests = {
 
 async function visit(mock, options, before) {
   const { page, context, trouble } = await newPage(browser, mock, options, before);
-  page.setDefaultTimeout(10_000);
+  page.setDefaultTimeout(120_000);
   open = { page, context };
   const done = async () => {
     assert.deepEqual(trouble, []);
