@@ -8,7 +8,8 @@
 //! same integers and floats within the bounds of `docs/NUMERICS.md`. Each output element is reduced
 //! in an order that depends only on its own inputs: never on the number of rows, threads or chunks.
 
-#[cfg(target_arch = "x86_64")]
+// Tried by its own tests only; no product uses it yet.
+#[cfg(all(target_arch = "x86_64", feature = "emulate-amx"))]
 mod amx;
 pub mod attention;
 pub mod attention_backward;

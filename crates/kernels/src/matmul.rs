@@ -128,6 +128,54 @@ pub fn matmul_grouped_with(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], gr
     run_jobs(isa, pool, out, x, &jobs);
 }
 
+/// Products of the same `x` with several weights: `outs[i]` is [`matmul`] with `weights[i]`. Integer
+/// products read `x` and start the threads once for all of them.
+///
+/// # Panics
+/// If the sizes do not agree.
+pub fn matmul_many(pool: &Pool, outs: &mut [&mut [f32]], x: &[f32], weights: &[&Weight]) {
+    assert_eq!(outs.len(), weights.len(), "an output for each weight");
+    if !weights.iter().all(|w| w.coded().is_some()) {
+        outs.iter_mut().zip(weights).for_each(|(out, w)| matmul(pool, out, x, w));
+        return;
+    }
+    let rows = weights.first().map_or(0, |w| rows_of(x, w.cols()));
+    let groups: Vec<Vec<(usize, &Weight)>> = weights.iter().map(|&w| vec![(rows, w)]).collect();
+    let groups: Vec<&[(usize, &Weight)]> = groups.iter().map(Vec::as_slice).collect();
+    matmul_grouped_many(pool, outs, x, &groups);
+}
+
+/// The same for grouped products: `outs[i]` is [`matmul_grouped`] with `groups[i]`.
+///
+/// # Panics
+/// If the sizes do not agree.
+pub fn matmul_grouped_many(pool: &Pool, outs: &mut [&mut [f32]], x: &[f32], groups: &[&[(usize, &Weight)]]) {
+    assert_eq!(outs.len(), groups.len(), "an output for each list of weights");
+    let all = || groups.iter().flat_map(|groups| groups.iter());
+    let cols = all().next().map_or(0, |(_, w)| w.cols());
+    if cols == 0 || !all().all(|(_, w)| w.coded().is_some() && w.cols() == cols) {
+        outs.iter_mut().zip(groups).for_each(|(out, groups)| matmul_grouped(pool, out, x, groups));
+        return;
+    }
+    let rows = rows_of(x, cols);
+    for (out, groups) in outs.iter().zip(groups) {
+        let (count, size) = groups.iter().fold((0, 0), |(count, size), (n, w)| (count + n, size + n * w.rows()));
+        assert_eq!((count, out.len()), (rows, size), "rows and outputs of a list of weights");
+    }
+    let outs: Vec<Out> = outs.iter_mut().map(|out| Out::new(out)).collect();
+    let mut jobs = Vec::new();
+    for (out, groups) in outs.iter().zip(groups) {
+        let (mut first, mut offset) = (0, 0);
+        for &(count, weight) in groups.iter() {
+            let weight = weight.coded().expect("looked at above");
+            let stride = weight.rows;
+            jobs.push(IntJob { weight, rows: count, first, step: 1, out, offset, stride });
+            (first, offset) = (first + count, offset + count * stride);
+        }
+    }
+    int::run(isa(), pool, x, cols, &jobs);
+}
+
 /// Where the rows of a matrix lie in a slice.
 #[derive(Clone, Copy)]
 struct At {
@@ -157,10 +205,11 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     /// The job for integer products, where its weight is for such.
-    fn coded(&self) -> Option<IntJob<'a>> {
+    fn coded(&self, out: &'a Out<'a>) -> Option<IntJob<'a>> {
         let weight = self.weight.coded().filter(|_| !self.transposed)?;
         let (first, step) = (self.x.offset / weight.cols, self.x.stride / weight.cols);
-        Some(IntJob { weight, rows: self.rows, first, step, offset: self.out.offset, stride: self.out.stride })
+        let At { offset, stride } = self.out;
+        Some(IntJob { weight, rows: self.rows, first, step, out, offset, stride })
     }
 }
 
@@ -218,11 +267,11 @@ fn rows_of(x: &[f32], width: usize) -> usize {
 /// of different jobs must not overlap: the public functions above build them so.
 fn run_jobs(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], jobs: &[Job]) {
     assert!(isa.is_available(), "{} kernels on a processor without them", isa.name());
-    let out = &SharedMut::new(out);
-    let (in_integers, in_floats): (Vec<Job>, Vec<Job>) = jobs.iter().partition(|job| job.coded().is_some());
+    let out = &Out::new(out);
+    let (in_integers, in_floats): (Vec<Job>, Vec<Job>) = jobs.iter().partition(|job| job.coded(out).is_some());
     if let Some(job) = in_integers.first() {
-        let jobs: Vec<IntJob> = in_integers.iter().filter_map(Job::coded).collect();
-        int::run(isa, pool, out, x, job.weight.cols(), &jobs);
+        let jobs: Vec<IntJob> = in_integers.iter().filter_map(|job| job.coded(out)).collect();
+        int::run(isa, pool, x, job.weight.cols(), &jobs);
     }
     if !in_floats.is_empty() {
         run_float_jobs(isa, pool, out, x, &in_floats);

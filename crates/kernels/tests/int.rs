@@ -6,8 +6,10 @@ mod common;
 use common::{Random, assert_same_bits};
 use kernels::bytes::Bytes;
 use kernels::format::Format;
-use kernels::isa::Isa;
-use kernels::matmul::{HeadWeight, matmul_grouped_with, matmul_heads_with, matmul_with};
+use kernels::isa::{Isa, isa};
+use kernels::matmul::{
+    HeadWeight, matmul_grouped_many, matmul_grouped_with, matmul_heads_with, matmul_many, matmul_with,
+};
 use kernels::pool::Pool;
 use kernels::quant::quantize_row;
 use kernels::weight::{Inputs, Weight};
@@ -158,6 +160,39 @@ fn heads_are_products_of_their_own() {
                     let want = product(isa, &pool, x, &heads[i % 3].weight);
                     assert_same_bits(got, &want, || format!("{format}, {isa:?}, head {}", i % 3));
                 }
+            }
+        }
+    }
+}
+
+/// Several weights at once, of any formats and numbers of outputs, are the products one by one.
+#[test]
+fn products_of_the_same_inputs_together() {
+    let (pool, mut random) = (Pool::new(2), Random(9));
+    let k = 512;
+    let sets: [&[Format]; 4] =
+        [&[Format::Q4K, Format::Q4K], &[Format::Q4K, Format::Q6K, Format::Q8_0], &[Format::Q4K, Format::F32], &[]];
+    for formats in sets {
+        for t in [1, 3, 20] {
+            let x = random.floats(t * k);
+            let weights: Vec<Weight> =
+                formats.iter().enumerate().map(|(i, &f)| stored(f, 20 + 13 * i, k, &mut random)).collect();
+            let each: Vec<&Weight> = weights.iter().collect();
+            let mut outs: Vec<Vec<f32>> = weights.iter().map(|w| vec![f32::NAN; t * w.rows()]).collect();
+            let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
+            matmul_many(&pool, &mut slices, &x, &each);
+            for (out, weight) in outs.iter().zip(&weights) {
+                assert_same_bits(out, &product(isa(), &pool, &x, weight), || format!("{formats:?}, {t} rows"));
+            }
+            let counts = [t / 2, 0, t - t / 2];
+            let lists: Vec<Vec<(usize, &Weight)>> =
+                weights.iter().map(|w| counts.iter().map(|&count| (count, w)).collect()).collect();
+            let lists: Vec<&[(usize, &Weight)]> = lists.iter().map(Vec::as_slice).collect();
+            let mut again: Vec<Vec<f32>> = weights.iter().map(|w| vec![f32::NAN; t * w.rows()]).collect();
+            let mut slices: Vec<&mut [f32]> = again.iter_mut().map(Vec::as_mut_slice).collect();
+            matmul_grouped_many(&pool, &mut slices, &x, &lists);
+            for (out, want) in again.iter().zip(&outs) {
+                assert_same_bits(out, want, || format!("{formats:?}, {t} rows in groups"));
             }
         }
     }

@@ -59,6 +59,7 @@ pub(crate) struct IntJob<'a> {
     pub(crate) first: usize,
     pub(crate) step: usize,
     /// Output `n` of row `t` is `out[offset + t * stride + n]`.
+    pub(crate) out: &'a SharedMut<'a, f32>,
     pub(crate) offset: usize,
     pub(crate) stride: usize,
 }
@@ -120,7 +121,7 @@ const TASK_WORK: usize = 128 * 1024;
 
 /// Runs all jobs as one parallel region; all weights have `cols` columns. Outputs of different jobs
 /// must not overlap.
-pub(crate) fn run(isa: Isa, pool: &Pool, out: &SharedMut<f32>, x: &[f32], cols: usize, jobs: &[IntJob]) {
+pub(crate) fn run(isa: Isa, pool: &Pool, x: &[f32], cols: usize, jobs: &[IntJob]) {
     assert!(isa.is_available(), "{} kernels on a processor without them", isa.name());
     // Taken, not borrowed: the caller may itself be a task of another pool.
     let mut inputs = INPUTS.take();
@@ -145,7 +146,7 @@ pub(crate) fn run(isa: Isa, pool: &Pool, out: &SharedMut<f32>, x: &[f32], cols: 
         let ((first, rows), job) = (first_tasks[at], &jobs[at]);
         let n = (task - first) * rows..((task - first + 1) * rows).min(job.weight.rows);
         let inputs = &inputs[usize::from(job.weight.code.block() == 256)];
-        let task = Few { n, inputs, out, cols, rows: job.rows, job };
+        let task = Few { n, inputs, cols, rows: job.rows, job };
         if path.panels(job.rows) { many_rows(path, &task) } else { few_rows(path, &task) }
     });
     INPUTS.set(inputs);
@@ -157,7 +158,6 @@ struct Few<'a> {
     cols: usize,
     rows: usize,
     inputs: &'a Inputs,
-    out: &'a SharedMut<'a, f32>,
     job: &'a IntJob<'a>,
 }
 
@@ -189,7 +189,7 @@ impl Few<'_> {
         let inside = self.n.contains(&n) && values.len() <= self.n.end - n;
         assert!(inside && t < self.rows, "{} outputs at {n} of row {t}", values.len());
         // SAFETY: outputs of jobs do not overlap, and these are this task's alone.
-        unsafe { self.out.range(self.job.offset + t * self.job.stride + n, values.len()) }.copy_from_slice(values);
+        unsafe { self.job.out.range(self.job.offset + t * self.job.stride + n, values.len()) }.copy_from_slice(values);
     }
 }
 

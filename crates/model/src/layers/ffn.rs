@@ -1,6 +1,6 @@
 //! Feed-forward networks: gated, and mixtures of experts.
 
-use kernels::matmul::matmul_grouped;
+use kernels::matmul::matmul_grouped_many;
 use kernels::ops;
 use kernels::pool::Pool;
 use kernels::train::backward::gated_backward;
@@ -8,7 +8,9 @@ use kernels::train::products::{matmul_grouped_dw, matmul_grouped_dx};
 use kernels::weight::Weight;
 
 use super::router::{self, Choice, route};
-use super::{Backward, Gradients, add, add_rows, copy, for_rows, linear, linear_backward, linear_backward_add, sized};
+use super::{
+    Backward, Gradients, add, add_rows, copy, for_rows, linear, linear_backward, linear_backward_add, linears, sized,
+};
 use crate::parameters::Part;
 use crate::spec::{DenseSpec, Ffn, MoeSpec};
 use crate::weights::{FfnWeights, GatedWeights, Linear, MoeWeights};
@@ -122,8 +124,7 @@ const EXPERT: GatedParts = [
 
 /// `out = down(activation(gate x, up x))`
 fn gated(spec: &DenseSpec, w: &GatedWeights, pool: &Pool, x: &[f32], acts: &mut GatedActivations, out: &mut Vec<f32>) {
-    linear(pool, &mut acts.gate, x, &w.gate);
-    linear(pool, &mut acts.up, x, &w.up);
+    linears(pool, [&mut acts.gate, &mut acts.up], x, [&w.gate, &w.up]);
     activate(spec, pool, acts);
     linear(pool, out, &acts.inner, &w.down);
 }
@@ -235,22 +236,27 @@ fn grouped_weights<'a>(
 /// All chosen experts on their rows: `grouped_out = expert(grouped_in)`.
 fn experts(spec: &MoeSpec, w: &MoeWeights, pool: &Pool, acts: &mut FfnActivations) {
     let order = &acts.order;
-    let project = |out: &mut Vec<f32>, x: &[f32], part: fn(&GatedWeights) -> &Linear| {
-        let weights = grouped_weights(w, order, part);
-        let width = part(&w.experts[0]).weight.rows();
-        matmul_grouped(pool, sized(out, order.choice_of.len() * width), x, &weights);
-        let mut start = 0;
-        for &(e, n) in &order.groups {
-            if let Some(bias) = &part(&w.experts[e]).bias {
-                ops::add_bias(&mut out[start * width..(start + n) * width], bias);
+    let project = |outs: &mut [&mut Vec<f32>], x: &[f32], parts: &[fn(&GatedWeights) -> &Linear]| {
+        let weights: Vec<_> = parts.iter().map(|&part| grouped_weights(w, order, part)).collect();
+        let weights: Vec<&[(usize, &Weight)]> = weights.iter().map(Vec::as_slice).collect();
+        let width = |part: fn(&GatedWeights) -> &Linear| part(&w.experts[0]).weight.rows();
+        let sizes = parts.iter().map(|&part| order.choice_of.len() * width(part));
+        let mut slices: Vec<&mut [f32]> = outs.iter_mut().zip(sizes).map(|(out, size)| sized(out, size)).collect();
+        matmul_grouped_many(pool, &mut slices, x, &weights);
+        for (out, &part) in slices.into_iter().zip(parts) {
+            let (width, mut start) = (width(part), 0);
+            for &(e, n) in &order.groups {
+                if let Some(bias) = &part(&w.experts[e]).bias {
+                    ops::add_bias(&mut out[start * width..(start + n) * width], bias);
+                }
+                start += n;
             }
-            start += n;
         }
     };
-    project(&mut acts.grouped.gate, &acts.grouped_in, |e| &e.gate);
-    project(&mut acts.grouped.up, &acts.grouped_in, |e| &e.up);
+    let GatedActivations { gate, up, .. } = &mut acts.grouped;
+    project(&mut [gate, up], &acts.grouped_in, &[|e| &e.gate, |e| &e.up]);
     activate(&spec.expert, pool, &mut acts.grouped);
-    project(&mut acts.grouped_out, &acts.grouped.inner, |e| &e.down);
+    project(&mut [&mut acts.grouped_out], &acts.grouped.inner, &[|e| &e.down]);
 }
 
 /// From the gradient of `grouped_out` to that of `grouped_in`.

@@ -7,7 +7,7 @@ use kernels::ops;
 use kernels::train::backward::rms_norm_within_backward;
 
 use super::{
-    Backward, Gradients, Step, copy, linear, linear_backward, linear_backward_add, rope, sized, store, unrope,
+    Backward, Gradients, Step, copy, linear, linear_backward, linear_backward_add, linears, rope, sized, store, unrope,
 };
 use crate::parameters::Part;
 use crate::spec::GqaSpec;
@@ -50,9 +50,7 @@ pub(crate) fn forward(
     out: &mut Vec<f32>,
 ) {
     let pool = step.pool;
-    linear(pool, &mut acts.query, x, &w.query);
-    linear(pool, &mut acts.key, x, &w.key);
-    linear(pool, &mut acts.value, x, &w.value);
+    linears(pool, [&mut acts.query, &mut acts.key, &mut acts.value], x, [&w.query, &w.key, &w.value]);
     let d = spec.head_dim;
     if let (Some(eps), Some(query_norm), Some(key_norm)) = (spec.qk_norm_eps, &w.query_norm, &w.key_norm) {
         copy(pool, &mut acts.query_unnormed, &acts.query);

@@ -15,7 +15,7 @@ pub(crate) mod mla;
 pub(crate) mod router;
 
 use kernels::attention::{Chunk, Plane};
-use kernels::matmul::matmul;
+use kernels::matmul::{matmul, matmul_many};
 use kernels::ops::{self, RopeLayout};
 use kernels::pool::Pool;
 use kernels::train::backward::rope_backward;
@@ -121,6 +121,21 @@ pub(crate) fn linear(pool: &Pool, out: &mut Vec<f32>, x: &[f32], w: &Linear) {
     matmul(pool, sized(out, rows * w.weight.rows()), x, &w.weight);
     if let Some(bias) = &w.bias {
         ops::add_bias(out, bias);
+    }
+}
+
+/// [`linear`] of the same `x` with several weights, which is read once for all of them.
+pub(crate) fn linears<const N: usize>(pool: &Pool, outs: [&mut Vec<f32>; N], x: &[f32], w: [&Linear; N]) {
+    let weights = w.map(|w| &w.weight);
+    let mut outs = outs;
+    for (out, weight) in outs.iter_mut().zip(weights) {
+        sized(out, x.len() / weight.cols() * weight.rows());
+    }
+    matmul_many(pool, &mut outs.each_mut().map(|out| out.as_mut_slice()), x, &weights);
+    for (out, w) in outs.into_iter().zip(w) {
+        if let Some(bias) = &w.bias {
+            ops::add_bias(out, bias);
+        }
     }
 }
 
