@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::tolerance::{ATTENTION, INDEX_SCORES};
+use common::tolerance::{ATTENTION, CACHE_INT8, INDEX_SCORES};
 use common::{Random, assert_same_bits, assert_within};
-use kernels::attention::{CacheFormat, Cached, Chunk, PAGE_LEN, Plane, Shape, attend_with, index_scores};
+use kernels::attention::{CacheFormat, Cached, Chunk, INT8_GROUP, PAGE_LEN, Plane, Shape, attend_with, index_scores};
 use kernels::isa::Isa;
 use kernels::pool::Pool;
 
@@ -141,6 +141,29 @@ fn a_rounded_cache_is_a_cache_of_rounded_rows() {
                 let stored = run(isa, &pool, &case, format, &sequence, &pages, 30);
                 let plain = run(isa, &pool, &case, CacheFormat::F32, &rounded, &pages, 30);
                 assert_same_bits(&stored, &plain, || format!("{name}, {format:?}, {isa:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_in_int8_are_within_their_bound() {
+    let mut random = Random(10);
+    for width in [1, 16, 63, 64, 65, 80, 256, 576] {
+        let mut plane = Plane::new(CacheFormat::Int8, width, 1);
+        for size in [1e-30f32, 1e-3, 1.0, 1e30] {
+            let mut row = random.floats(width);
+            // Groups of different sizes.
+            row.iter_mut().enumerate().for_each(|(i, v)| *v *= size * (1.0 + (i / INT8_GROUP) as f32));
+            plane.store(&[0], 7, &row);
+            let mut got = vec![0.0; width];
+            plane.row(&[0], 7, &mut got);
+            for (got, want) in got.chunks(INT8_GROUP).zip(row.chunks(INT8_GROUP)) {
+                let largest = want.iter().fold(0.0, |m: f32, v| m.max(v.abs()));
+                for (&got, &want) in got.iter().zip(want) {
+                    let what = || format!("{width} elements of size {size:e}");
+                    assert_within(CACHE_INT8, INT8_GROUP, f64::from(largest), got, f64::from(want), what);
+                }
             }
         }
     }

@@ -465,7 +465,7 @@ fn runs_of(tile: &Tile, seen: &Seen, slots: &Slots, runs: &mut Vec<Run>) {
             let mut visible = (first..last).filter(|&i| bits >> slots.list[i] & 1 == 1);
             // A range: what is seen of these follows without gaps.
             if let Some(from) = visible.next() {
-                let to = visible.last().unwrap_or(from) + 1;
+                let to = visible.next_back().unwrap_or(from) + 1;
                 runs.push(Run { row: token * tile.heads, rows: tile.heads, from, to });
             }
         }

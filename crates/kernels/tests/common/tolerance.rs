@@ -49,6 +49,8 @@ pub(crate) const INDEX_SCORES: Bound = bound(
     1.0,
     "the sum over heads of \\|weight scale q k\\|, with n heads and up to 128 elements",
 );
+/// 2^24 / 254, and some roundings.
+pub(crate) const CACHE_INT8: Bound = bound("a row cached in int8", 66_060.0, 0.0, "the largest of its 64 elements");
 pub(crate) const EXP: Bound = bound("exp", 4.0, 0.0, "the result (2 units in the last place)");
 pub(crate) const SIGMOID: Bound = bound("sigmoid, silu", 8.0, 0.0, "the result");
 pub(crate) const TANH: Bound = bound("tanh", 8.0, 0.0, "one");
@@ -61,11 +63,12 @@ pub(crate) const LAYER_NORM: Bound =
 pub(crate) const ROPE: Bound = bound("rope", 4.0, 0.0, "the pair's \\|u\\| + \\|v\\|");
 
 /// All of them, in the order of the document.
-pub(crate) const ALL: [Bound; 13] = [
+pub(crate) const ALL: [Bound; 14] = [
     MATMUL,
     TRANSPOSED,
     ATTENTION,
     INDEX_SCORES,
+    CACHE_INT8,
     EXP,
     SIGMOID,
     TANH,
