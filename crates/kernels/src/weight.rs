@@ -127,7 +127,8 @@ impl Weight {
         Some(CodedRows { code, rows, cols, data: &self.data, stride, scales, scale_stride })
     }
 
-    /// Weights packed for training.
+    /// Weights packed for training. Ranges of their rows begin and end at multiples of sixteen, or at the
+    /// last row.
     pub fn from_panels(panels: Arc<Panels>) -> Weight {
         let (rows, cols) = (panels.rows(), panels.cols());
         let storage = Storage::Panels { panels, first_row: 0 };

@@ -56,7 +56,6 @@ mod packed;
 mod tasks;
 
 use std::cell::RefCell;
-use std::ops::Range;
 
 use crate::isa::Isa;
 use crate::matmul::HeadWeight;
@@ -200,8 +199,8 @@ pub(crate) fn multiply(kernels: Kernels, pool: &Pool, out: &mut [f32], x: &[f32]
         let panels = column * plan.size.1..((column + 1) * plan.size.1).min(p.matrix.outputs.div_ceil(PANEL));
         SCRATCH.with_borrow_mut(|s| {
             let precision = p.matrix.precision();
-            dispatch!(kernels, precision, product_task(p: &Product<'_>, rows: Range<usize>, panels: Range<usize>,
-                x: &[f32], out: &SharedMut<'_, f32>, add: bool, s: &mut Scratch));
+            dispatch!(kernels, precision, product_task(p: &Product<'_>, rows: std::ops::Range<usize>,
+                panels: std::ops::Range<usize>, x: &[f32], out: &SharedMut<'_, f32>, add: bool, s: &mut Scratch));
         });
     });
 }
@@ -244,8 +243,8 @@ pub(crate) fn accumulate(
         let left = row * plan.size.0..((row + 1) * plan.size.0).min(p.left_cols);
         let right = column * plan.size.1..((column + 1) * plan.size.1).min(p.right_cols);
         SCRATCH.with_borrow_mut(|s| {
-            dispatch!(kernels, precision, outer_task(p: &Outer, left: Range<usize>, right: Range<usize>,
-                sides: (&[f32], &[f32]), out: &SharedMut<'_, f32>, s: &mut Scratch));
+            dispatch!(kernels, precision, outer_task(p: &Outer, left: std::ops::Range<usize>,
+                right: std::ops::Range<usize>, sides: (&[f32], &[f32]), out: &SharedMut<'_, f32>, s: &mut Scratch));
         });
     });
 }
