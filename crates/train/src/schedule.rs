@@ -47,7 +47,8 @@ mod tests {
     use crate::recipe::tests::recipe;
 
     fn rates(kind: &str) -> Vec<f64> {
-        let schedule = format!("[schedule]\nkind = \"{kind}\"\nwarmup_steps = 10\ndecay_share = 0.25\nfinal_share = 0.1");
+        let schedule =
+            format!("[schedule]\nkind = \"{kind}\"\nwarmup_steps = 10\ndecay_share = 0.25\nfinal_share = 0.1");
         let recipe = recipe(&schedule);
         assert_eq!(recipe.steps(), 100);
         (0..100).map(|step| learning_rate(&recipe, step) / recipe.optimizer.lr).collect()

@@ -38,7 +38,11 @@ fn texts(data: &Data) -> Vec<String> {
 #[test]
 fn every_document_is_in_one_place_and_the_manifest_counts_it() {
     let site = Site::new();
-    let long = [("sequence = 32", "sequence = 128"), ("_tokens = 64", "_tokens = 128"), ("embeddings = 64", "embeddings = 128")];
+    let long = [
+        ("sequence = 32", "sequence = 128"),
+        ("_tokens = 64", "_tokens = 128"),
+        ("embeddings = 64", "embeddings = 128"),
+    ];
     let data = site.data(&site.recipe(&[&long[..], &[("tokens = 4000", "tokens = 1000000")]].concat()));
     let entry = &data.manifest.sources[0];
     assert_eq!(entry.documents + entry.held_out_documents, 300);
@@ -97,13 +101,16 @@ fn repeated_and_nearly_repeated_documents_are_dropped() {
     assert_eq!(count("true"), (52, 1, 1));
 }
 
-const JSONL: [(&str, &str); 2] =
-    [("text = [\"stories.txt\"]\nsplit_at_blank_lines = true", "jsonl = [\"a.jsonl\"]\nfield = \"t\""), ("4000", "99999")];
+const JSONL: [(&str, &str); 2] = [
+    ("text = [\"stories.txt\"]\nsplit_at_blank_lines = true", "jsonl = [\"a.jsonl\"]\nfield = \"t\""),
+    ("4000", "99999"),
+];
 
 #[test]
 fn broken_lines_are_counted_and_shown_and_too_many_refused() {
     let site = Site::new();
-    let good: String = stories(400, 2).split("\n\n").filter(|t| !t.is_empty()).map(|t| format!("{{\"t\":\"{t}\"}}\n")).collect();
+    let good: String =
+        stories(400, 2).split("\n\n").filter(|t| !t.is_empty()).map(|t| format!("{{\"t\":\"{t}\"}}\n")).collect();
     written(&site, "a.jsonl", &good.replacen("}\n", "}\n{\"t\": 3}\n", 2));
     let refused = site.try_data(&site.recipe(&JSONL)).err().unwrap().to_string();
     assert!(refused.contains("2 of 200 lines are broken, more than the allowed share of 0.001"), "{refused}");
@@ -118,7 +125,8 @@ fn broken_lines_are_counted_and_shown_and_too_many_refused() {
     written(&site, "a.jsonl", "{\"t\":\"one\"}\n{\"u\":1}\n{\"t\":\"two\"}\n");
     let refused = site.try_data(&site.recipe(&JSONL)).err().unwrap().to_string();
     assert!(refused.contains("1 of 3 lines are broken") && refused.contains("no field \"t\""), "{refused}");
-    for (content, reason) in [(&b"{\"t\":\"\xff\"}\n"[..], "not valid UTF-8"), (&b"{\"t\":\n"[..], "EOF while parsing")] {
+    for (content, reason) in [(&b"{\"t\":\"\xff\"}\n"[..], "not valid UTF-8"), (&b"{\"t\":\n"[..], "EOF while parsing")]
+    {
         std::fs::write(site.path("a.jsonl"), content).unwrap();
         let refused = site.try_data(&site.recipe(&JSONL)).err().unwrap().to_string();
         assert!(refused.contains(reason), "{refused}");
@@ -181,7 +189,8 @@ fn documents_are_filled_in_the_middle_where_asked() {
         let text = tokenizer.decode(&batch.tokens, Specials::Show);
         for document in text.split("<|im_end|>").map(|text| text.trim_start_matches("<|endoftext|>")) {
             plain += u32::from(whole.contains(&document) && !document.is_empty());
-            let Some((prefix, rest)) = document.strip_prefix("<|im_start|>").and_then(|t| t.split_once("<think>")) else {
+            let Some((prefix, rest)) = document.strip_prefix("<|im_start|>").and_then(|t| t.split_once("<think>"))
+            else {
                 continue;
             };
             let Some((suffix, middle)) = rest.split_once("</think>") else { continue };

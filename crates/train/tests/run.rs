@@ -133,7 +133,8 @@ fn useless_steps_change_nothing_and_too_many_end_the_run() {
     learner.sick = Some((7, 1000));
     let ended = train(&recipe, &data, &site.path("always"), 40, &mut learner, &mut Told::default());
     let message = ended.unwrap_err().to_string();
-    let wanted = "stopped at step 7: 4 steps in a row had to be skipped, the last because of a value that is not finite";
+    let wanted =
+        "stopped at step 7: 4 steps in a row had to be skipped, the last because of a value that is not finite";
     assert!(message.starts_with(wanted), "{message}");
 }
 
@@ -167,7 +168,7 @@ fn interruption_and_time_end_a_run_after_a_save() {
     let mut go = |stop_after, stop: bool| {
         let options = Options { folder: folder.clone(), stop_after, ..Options::default() };
         let stop = AtomicBool::new(stop);
-        run::run(&recipe, &mut Bigram::new(), &data, &pool, &options, &stop, &mut told).unwrap()
+        run::run(&recipe, &mut Bigram::new(), &data, &pool, &options, &mut || Ok(()), &stop, &mut told).unwrap()
     };
     let (state, end) = go(None, true);
     assert_eq!((state.step, end), (0, End::Interrupted));

@@ -68,7 +68,9 @@ impl Near {
         let Some(signature) = signature(text) else { return false };
         let width = HASHES / BANDS;
         let keys: Vec<(usize, u64)> = (0..BANDS)
-            .map(|b| (b, signature[b * width..(b + 1) * width].iter().fold(b as u64, |key, &v| mix(key ^ u64::from(v)))))
+            .map(|b| {
+                (b, signature[b * width..(b + 1) * width].iter().fold(b as u64, |key, &v| mix(key ^ u64::from(v))))
+            })
             .collect();
         let similar = |&other: &u32| {
             let other = &self.signatures[other as usize];

@@ -142,13 +142,7 @@ fn read_source(
 }
 
 /// Deals a source's documents to the parts of the run, repeating them as often as is allowed.
-fn deal(
-    recipe: &Recipe,
-    source: &Source,
-    documents: &[Stored],
-    gathered: &mut Gathered,
-    say: &mut dyn FnMut(&str),
-) {
+fn deal(recipe: &Recipe, source: &Source, documents: &[Stored], gathered: &mut Gathered, say: &mut dyn FnMut(&str)) {
     let room = recipe.data.sequence + 1;
     let Gathered { main, decay, sources, .. } = gathered;
     let Some(entry) = sources.last_mut() else { return };

@@ -86,8 +86,7 @@ mod tests {
     fn long_documents_are_cut_so_that_each_token_is_a_target_once() {
         let mut pieces = Vec::new();
         cut(100, 10, 90, 4, &mut pieces);
-        let targets: Vec<u64> =
-            pieces.iter().flat_map(|p| p.start + 1..p.start + u64::from(p.len)).collect();
+        let targets: Vec<u64> = pieces.iter().flat_map(|p| p.start + 1..p.start + u64::from(p.len)).collect();
         assert_eq!(targets, (101..110).collect::<Vec<u64>>());
         assert!(pieces.iter().all(|p| p.len >= 2 && p.len <= 4));
         assert_eq!(pieces.iter().map(|p| p.bytes).sum::<u32>(), 90);

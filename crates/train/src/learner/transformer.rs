@@ -90,8 +90,7 @@ impl Learner for Transformer {
             Objective { mtp_weight: aims.mtp_weight, balance: aims.balance, checkpointing: aims.checkpointing };
         std::mem::swap(&mut self.gradients.parts, gradients);
         let batch = train_batch(batch, &weights);
-        let outcome =
-            forward_backward(&self.trainable, pool, &mut self.state, &batch, &objective, &mut self.gradients);
+        let outcome = forward_backward(&self.trainable, pool, &mut self.state, &batch, &objective, &mut self.gradients);
         std::mem::swap(&mut self.gradients.parts, gradients);
         passed(outcome, aims.balance)
     }

@@ -538,12 +538,20 @@ micro_batch_tokens = 32
         refused("[train]", "[train]\nprecision = \"bf61\"", "did you mean `bf16`?");
         refused("seed = 3", "seed = -3", "line 3: ");
         refused("seed = 3", "seed = 3\nseed = 4", "line 4: ");
-        refused("batch_tokens = 64", "batch_tokens = 65", "train.batch_tokens is 65; it must be a multiple of data.sequence, 16");
+        refused(
+            "batch_tokens = 64",
+            "batch_tokens = 65",
+            "train.batch_tokens is 65; it must be a multiple of data.sequence, 16",
+        );
         refused("batch_tokens = 64", "batch_tokens = 48", "a multiple of train.micro_batch_tokens, 32");
         refused("sequence = 16", "sequence = 128", "data.sequence is 128; it must be at most the model's 64 positions");
         refused("tokens = 1000\n", "tokens = 0\n", "tokens of the source stories is 0; it must be at least 1");
         refused("licence = \"MIT\"", "", "licence of the source stories is absent");
-        refused("text = [\"stories.txt\"]", "jsonl = [\"a\"]\nfield = \"t\"", "split_at_blank_lines of the source stories");
+        refused(
+            "text = [\"stories.txt\"]",
+            "jsonl = [\"a\"]\nfield = \"t\"",
+            "split_at_blank_lines of the source stories",
+        );
         refused("text = [\"stories.txt\"]", "generate = \"a\"\ntext = [\"b\"]", "from 2 places");
         refused("[train]", "[schedule]\nwarmup_steps = 101\n[train]", "at most the run's 100 steps");
         refused("[train]", "[optimizer]\nlr = nan\n[train]", "optimizer.lr is NaN; it must be between");

@@ -82,7 +82,8 @@ impl Log {
     pub(super) fn open(path: &Path, step: u64) -> Result<Log, RunError> {
         let write = |source| RunError::Write { path: path.to_path_buf(), source };
         if path.is_file() {
-            let kept: Vec<String> = whole_lines(path)?.into_iter().filter(|(line, _)| line.step <= step).map(|l| l.1).collect();
+            let kept: Vec<String> =
+                whole_lines(path)?.into_iter().filter(|(line, _)| line.step <= step).map(|l| l.1).collect();
             files::write_whole(path, |out| kept.iter().try_for_each(|line| writeln!(out, "{line}"))).map_err(write)?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(write)?;
@@ -98,7 +99,9 @@ impl Log {
         let first = failed.is_some() && !self.failing;
         self.failing = failed.is_some();
         let path = self.path.display();
-        failed.filter(|_| first).map(|error| format!("{path}: cannot be written: {error}; its lines are kept in memory"))
+        failed
+            .filter(|_| first)
+            .map(|error| format!("{path}: cannot be written: {error}; its lines are kept in memory"))
     }
 
     fn write(&mut self) -> io::Result<()> {

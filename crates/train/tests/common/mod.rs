@@ -28,7 +28,8 @@ pub(crate) fn tokenizer() -> &'static str {
 
 /// Text of `documents` paragraphs, each its own.
 pub(crate) fn stories(documents: usize, seed: u64) -> String {
-    let words = ["the", "cat", "sat", "on", "a", "mat", "and", "then", "ran", "home", "to", "eat", "fish", "with", "Ali"];
+    let words =
+        ["the", "cat", "sat", "on", "a", "mat", "and", "then", "ran", "home", "to", "eat", "fish", "with", "Ali"];
     let mut state = seed.wrapping_mul(2) + 1;
     let mut next = |n: usize| {
         state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -262,7 +263,7 @@ pub(crate) fn train(
 ) -> Result<(State, End), RunError> {
     let options = Options { folder: folder.to_path_buf(), until_step: Some(until), ..Options::default() };
     std::fs::create_dir_all(folder).unwrap();
-    run::run(recipe, learner, data, &Pool::new(2), &options, &AtomicBool::new(false), told)
+    run::run(recipe, learner, data, &Pool::new(2), &options, &mut || Ok(()), &AtomicBool::new(false), told)
 }
 
 /// The log without what depends on the clock.
