@@ -56,11 +56,8 @@ impl Bill {
             (false, false) => None,
         };
         let per_hour = recipe.run.price_per_hour;
-        let money = || Money {
-            amount: per_hour * state.seconds / 3600.0,
-            per_hour,
-            currency: recipe.run.currency.clone(),
-        };
+        let money =
+            || Money { amount: per_hour * state.seconds / 3600.0, per_hour, currency: recipe.run.currency.clone() };
         Bill {
             tokens,
             operations: 6.0 * active as f64 * tokens as f64,
@@ -131,6 +128,9 @@ mod tests {
         assert!(bill.rows().iter().any(|(_, text)| text.contains("0.200 kWh (estimated")));
         let measured = State { joules: 3.6e6, ..state };
         assert_eq!(Bill::of(&priced, 1, &measured, &[]).joules, Some(Energy { joules: 3.6e6, measured: true }));
-        assert_eq!((grouped(1), grouped(123_456), grouped(1_234_567)), ("1".into(), "123,456".into(), "1,234,567".into()));
+        assert_eq!(
+            (grouped(1), grouped(123_456), grouped(1_234_567)),
+            ("1".into(), "123,456".into(), "1,234,567".into())
+        );
     }
 }

@@ -62,8 +62,6 @@ pub(crate) fn card(run: &Finished, bill: &Bill) -> String {
     text
 }
 
-
-
 fn table(rows: &[(&str, String)]) -> String {
     let rows = rows.iter().map(|(what, how_much)| format!("| {what} | {how_much} |\n"));
     format!("| | |\n|---|---|\n{}", rows.collect::<String>())
@@ -71,5 +69,9 @@ fn table(rows: &[(&str, String)]) -> String {
 
 /// Text from a recipe, so that it stays in its cell.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().replace('|', "\\|").replace('<', "&lt;")
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect::<String>()
+        .replace('|', "\\|")
+        .replace('<', "&lt;")
 }

@@ -32,6 +32,8 @@ pub struct Limits {
 pub mod layout {
     /// The recipe with all defaults, for export and report.
     pub const RECIPE: &str = "recipe.json";
+    /// Recipes of earlier starts, where they differ.
+    pub const EARLIER: &str = "recipes";
     /// The manifest of the training set.
     pub const MANIFEST: &str = "manifest.json";
     /// A copy of the tokenizer.
@@ -59,7 +61,8 @@ pub fn peak(folder: &Path, threads: usize) -> Option<f64> {
     let best = loops.map(|peak| peak.all_threads_gop_per_s.best * 1e9).max_by(f64::total_cmp)?;
     let text = serde_json::to_string_pretty(&Peak { cpu, threads, f32_per_second: best }).unwrap_or_default();
     // Without the file it is measured again next time.
-    let _ = std::fs::create_dir_all(folder).and_then(|()| files::write_whole(&path, |out| out.write_all(text.as_bytes())));
+    let _ =
+        std::fs::create_dir_all(folder).and_then(|()| files::write_whole(&path, |out| out.write_all(text.as_bytes())));
     Some(best)
 }
 
@@ -90,7 +93,7 @@ pub fn pretrain(
         None => folder.join("data"),
     };
     let data = data::prepare(recipe, &tokenizer, &data_folder, pool, &mut |text| observer.note(text))?;
-    keep(recipe, &data.manifest, folder)?;
+    let before = before(folder);
     let mut learner = Transformer::new(recipe, spec, pool)?;
     let options = Options {
         folder: folder.to_path_buf(),
@@ -98,8 +101,10 @@ pub fn pretrain(
         stop_after: limits.stop_after,
         peak_per_second: limits.peak_per_second,
         operations_per_token: 6.0 * counts.active as f64,
+        before,
     };
-    let ended = run::run(recipe, &mut learner, &data, pool, &options, stop, observer)?;
+    let mut accepted = || keep(recipe, &data.manifest, folder);
+    let ended = run::run(recipe, &mut learner, &data, pool, &options, &mut accepted, stop, observer)?;
     let path = folder.join(layout::REPORT);
     let report = Reported::read(folder, &mut |text| observer.warn(text)).and_then(|run| report::write(&[run], &path));
     match report {
@@ -110,6 +115,13 @@ pub fn pretrain(
     Ok(ended)
 }
 
+/// The recipes with which the run was started before.
+fn before(folder: &Path) -> Vec<Recipe> {
+    let earlier = std::fs::read_dir(folder.join(layout::EARLIER)).into_iter().flatten().flatten();
+    let paths = earlier.map(|entry| entry.path()).chain([folder.join(layout::RECIPE)]);
+    paths.filter_map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok()).collect()
+}
+
 /// Copies into the run's folder what later commands need, so that it stands for itself.
 fn keep(recipe: &Recipe, manifest: &data::Manifest, folder: &Path) -> Result<(), RunError> {
     let put = |path: PathBuf, content: &[u8]| {
@@ -117,6 +129,14 @@ fn keep(recipe: &Recipe, manifest: &data::Manifest, folder: &Path) -> Result<(),
         written.map(|_| ()).map_err(|source| RunError::Write { path, source })
     };
     let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
+    // A run whose length was changed: until its next checkpoint, the one before belongs to the earlier recipe.
+    let (path, earlier) = (folder.join(layout::RECIPE), folder.join(layout::EARLIER));
+    if let Ok(old) = std::fs::read(&path)
+        && old != json(serde_json::to_string_pretty(recipe)).as_bytes()
+    {
+        std::fs::create_dir_all(&earlier).map_err(|source| RunError::Write { path: earlier.clone(), source })?;
+        put(earlier.join(format!("{}.json", &files::sha256(&old)[..16])), &old)?;
+    }
     put(folder.join(layout::RECIPE), json(serde_json::to_string_pretty(recipe)).as_bytes())?;
     put(folder.join(layout::MANIFEST), json(serde_json::to_string_pretty(manifest)).as_bytes())?;
     let kept = folder.join(layout::TOKENIZER);

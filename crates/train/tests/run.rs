@@ -168,7 +168,7 @@ fn interruption_and_time_end_a_run_after_a_save() {
     let mut go = |stop_after, stop: bool| {
         let options = Options { folder: folder.clone(), stop_after, ..Options::default() };
         let stop = AtomicBool::new(stop);
-        run::run(&recipe, &mut Bigram::new(), &data, &pool, &options, &stop, &mut told).unwrap()
+        run::run(&recipe, &mut Bigram::new(), &data, &pool, &options, &mut || Ok(()), &stop, &mut told).unwrap()
     };
     let (state, end) = go(None, true);
     assert_eq!((state.step, end), (0, End::Interrupted));

@@ -53,6 +53,33 @@ fn stops_and_threads_change_no_bit() {
 }
 
 #[test]
+fn a_run_can_be_made_longer_until_its_end_comes_in_sight() {
+    let site = Site::new();
+    // 12 steps, then 24: the rate falls over the last fifth, the prediction weight and the bias change at half.
+    let (short, long) = ("tokens = 1536", "tokens = 3072");
+    let (folder, whole) = (site.path("run"), site.path("whole"));
+    let recipe = |tokens: &str| site.recipe(&[("tokens = 5120", tokens), ("[0.9, 0]", "[0.5, 0]")]);
+    go(&recipe(short), &folder, 2, Some(5));
+    go(&recipe(long), &folder, 2, Some(9));
+    go(&recipe(long), &folder, 2, None);
+    go(&recipe(long), &whole, 2, None);
+    assert_eq!(weights(&recipe(long), &folder), weights(&recipe(long), &whole));
+    // Past the half of the short run it is too late to make it short again.
+    let folder = site.path("late");
+    go(&recipe(long), &folder, 2, Some(8));
+    let refused = |recipe: Recipe| {
+        let (limits, stop) = (Limits::default(), AtomicBool::new(false));
+        let ended = pretrain(&recipe, &folder, &Pool::new(1), &limits, &stop, &mut Told::default());
+        ended.unwrap_err().to_string()
+    };
+    let message = refused(recipe(short));
+    assert!(message.contains("begun with another recipe"), "{message}");
+    assert!(refused(site.recipe(&[("lr = 0.01", "lr = 0.02")])).contains("begun with another recipe"));
+    // A refusal leaves the run's own recipe in place.
+    go(&recipe(long), &folder, 2, None);
+}
+
+#[test]
 fn routers_are_balanced_by_rule_only_while_they_should_be() {
     let site = Site::new();
     let recipe = site.recipe(&[STEPS, ("[[0, 0.01], [0.9, 0]]", "[[0, 0.01], [0.5, 0]]")]);

@@ -47,8 +47,8 @@ struct Tokenizer {
 /// Write the newest checkpoint of a run as a model in Hugging Face's layout, with its model card
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-`fathom run OUT_DIR` opens the result, and so does transformers; `fathom convert OUT_DIR --to q8_0 OUT.gguf` makes a file
-for other engines.")]
+`fathom run OUT_DIR` opens the result, and so does transformers; `fathom convert OUT_DIR --to q8_0 OUT.gguf` makes a
+file for other engines.")]
 struct Export {
     /// The run's folder
     #[arg(value_name = "RUN")]
@@ -145,7 +145,10 @@ fn run_pretrain(args: &Pretrain, tune: bool) -> anyhow::Result<ExitCode> {
     let recipe = Recipe::read(&args.recipe)?;
     let folder = args.run.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
     if tune && recipe.init.from.is_none() {
-        bail!("{}: fine-tuning begins with a model; the table [init] must name one (from = \"...\")", args.recipe.display());
+        bail!(
+            "{}: fine-tuning begins with a model; the table [init] must name one (from = \"...\")",
+            args.recipe.display()
+        );
     }
     if args.steps == Some(0) {
         bail!("--steps is 0; it must be at least 1");

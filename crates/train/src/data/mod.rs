@@ -37,7 +37,10 @@ pub enum DataError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("source {name}: {reason}")]
     Source { name: String, reason: String },
-    #[error("{}: {broken} of {total} {what} are broken, more than the allowed share of {limit}; the first is {first}", .path.display())]
+    #[error(
+        "{}: {broken} of {total} {what} are broken, more than the allowed share of {limit}; the first is {first}",
+        .path.display()
+    )]
     Broken { path: PathBuf, what: &'static str, broken: u64, total: u64, limit: f64, first: String },
     #[error("tokenizer {}: {reason}", .folder.display())]
     Tokenizer { folder: PathBuf, reason: String },

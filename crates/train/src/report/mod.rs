@@ -28,7 +28,8 @@ impl Reported {
     /// If there is no run, or none of its checkpoints is whole.
     pub fn read(folder: &Path, warn: &mut dyn FnMut(&str)) -> Result<Reported, RunError> {
         let run = Finished::read(folder, warn)?;
-        let name = folder.file_name().map_or_else(|| run.recipe.name.clone(), |name| name.to_string_lossy().into_owned());
+        let name =
+            folder.file_name().map_or_else(|| run.recipe.name.clone(), |name| name.to_string_lossy().into_owned());
         Ok(Reported { name, run })
     }
 }
@@ -56,9 +57,10 @@ pub fn page(runs: &[Reported]) -> Result<String, RunError> {
          <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style></head><body><h1>{title}</h1>"
     );
     if runs.len() == 2 {
-        let keys = runs.iter().zip(["a", "b"]).map(|(run, class)| {
-            format!("<span class=\"key {class}\">\u{25ac}</span> {}", escaped(&run.name))
-        });
+        let keys = runs
+            .iter()
+            .zip(["a", "b"])
+            .map(|(run, class)| format!("<span class=\"key {class}\">\u{25ac}</span> {}", escaped(&run.name)));
         html += &format!("<p>{}</p>", keys.collect::<Vec<_>>().join(" &nbsp; "));
     }
     html += "<div class=\"tables\">";

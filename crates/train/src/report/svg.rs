@@ -34,7 +34,8 @@ pub(super) fn plot(x_label: &str, curves: &[Curve], logarithmic: bool) -> Option
     }
     for (at, text) in x.ticks(false) {
         let _ = write!(svg, "<path class=\"grid\" d=\"M{at:.1} {TOP}V{}\"/>", HEIGHT - BOTTOM);
-        let _ = write!(svg, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>", HEIGHT - BOTTOM + 15.0);
+        let _ =
+            write!(svg, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>", HEIGHT - BOTTOM + 15.0);
     }
     let middle = (LEFT + WIDTH - RIGHT) / 2.0;
     let _ = write!(svg, "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{x_label}</text>", HEIGHT - 4.0);
@@ -44,7 +45,9 @@ pub(super) fn plot(x_label: &str, curves: &[Curve], logarithmic: bool) -> Option
         let line: Vec<String> = placed.iter().map(|p| format!("{:.1} {:.1}", p.0, p.1)).collect();
         let _ = write!(svg, "<path class=\"curve {}\" d=\"M{}\"/>", curve.class, line.join("L"));
         if curve.dots {
-            let dot = |p: &(f64, f64)| format!("<circle class=\"{}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\"/>", curve.class, p.0, p.1);
+            let dot = |p: &(f64, f64)| {
+                format!("<circle class=\"{}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\"/>", curve.class, p.0, p.1)
+            };
             svg.extend(placed.iter().map(dot));
         }
     }
@@ -186,7 +189,10 @@ mod tests {
 
     #[test]
     fn loads_have_colours_and_numbers_are_short() {
-        assert_eq!([colour(1.0), colour(0.25), colour(0.0), colour(4.0)], ["rgb(255,255,255)", "rgb(0,0,255)", "rgb(0,0,255)", "rgb(255,0,0)"]);
+        assert_eq!(
+            [colour(1.0), colour(0.25), colour(0.0), colour(4.0)],
+            ["rgb(255,255,255)", "rgb(0,0,255)", "rgb(0,0,255)", "rgb(255,0,0)"]
+        );
         let texts: Vec<String> = [0.0, 0.001, 0.25, 12.5, 150.0, 20_000.0, 2.5e7].map(number).to_vec();
         assert_eq!(texts, ["0", "1.0e-3", "0.25", "12.5", "150", "20 k", "25 M"]);
     }

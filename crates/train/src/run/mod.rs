@@ -77,6 +77,8 @@ pub struct Options {
     pub peak_per_second: Option<f64>,
     /// Useful operations of a token.
     pub operations_per_token: f64,
+    /// The recipes with which the run was started before.
+    pub before: Vec<Recipe>,
 }
 
 /// Why a run ended.
@@ -102,7 +104,8 @@ pub trait Observer {
     fn step(&mut self, line: &Line, steps: u64, left: Duration);
 }
 
-/// Trains until the end, or until it is stopped; saves before it returns.
+/// Trains until the end, or until it is stopped; saves before it returns. `accepted` is called before the first step,
+/// when it is certain that the recipe is the run's own.
 ///
 /// # Errors
 /// If the run's folder belongs to another recipe or data, a checkpoint cannot be read, the last one cannot be written,
@@ -113,10 +116,12 @@ pub fn run(
     data: &Data,
     pool: &Pool,
     options: &Options,
+    accepted: &mut dyn FnMut() -> Result<(), RunError>,
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<(State, End), RunError> {
     let mut run = Loop::open(recipe, learner, data, pool, options, observer)?;
+    accepted()?;
     let end = run.until_end(stop, observer)?;
     run.save(observer)?;
     Ok((run.state, end))
@@ -135,6 +140,23 @@ pub fn lock(folder: &Path) -> Result<File, RunError> {
         Err(fs::TryLockError::WouldBlock) => Err(RunError::Busy { path: folder.to_path_buf() }),
         Err(fs::TryLockError::Error(source)) => Err(write(source)),
     }
+}
+
+/// Whether the run was begun with a recipe that differs in its length alone, and would have done the same so far: so a
+/// run with a constant learning rate can be made longer or shorter until its end comes in sight.
+fn only_longer(recipe: &Recipe, options: &Options, state: &State) -> bool {
+    let begun_with = |before: &&Recipe| files::sha256(before.fingerprint_text().as_bytes()) == state.recipe_sha256;
+    let Some(before) = options.before.iter().find(begun_with) else { return false };
+    let mut same = before.clone();
+    same.train.tokens = recipe.train.tokens;
+    let setting = |recipe: &Recipe, step: u64| {
+        let share = step as f64 / recipe.steps() as f64;
+        let pieces = [&recipe.train.mtp_weight, &recipe.train.bias_speed].map(|list| piecewise(list, share));
+        (learning_rate(recipe, step), pieces, step >= recipe.decay_start())
+    };
+    same.fingerprint_text() == recipe.fingerprint_text()
+        && recipe.steps() >= state.step
+        && (0..state.step).all(|step| setting(recipe, step) == setting(before, step))
 }
 
 struct Loop<'a> {
@@ -194,7 +216,7 @@ impl<'a> Loop<'a> {
             None => State { recipe_sha256, manifest_sha256, elements, ..State::default() },
             Some((path, state)) => {
                 let changed = |what| Err(RunError::Changed { path: path.clone(), what });
-                if state.recipe_sha256 != recipe_sha256 {
+                if state.recipe_sha256 != recipe_sha256 && !only_longer(recipe, options, &state) {
                     return changed("recipe");
                 }
                 if state.manifest_sha256 != manifest_sha256 {
@@ -203,7 +225,7 @@ impl<'a> Loop<'a> {
                 checkpoint::restore(&path, learner, &mut optimizer)?;
                 learner.refresh(pool);
                 observer.note(&format!("going on from step {}", state.step));
-                state
+                State { recipe_sha256, ..state }
             }
         };
         let log = Log::open(&options.folder.join("log.jsonl"), state.step)?;

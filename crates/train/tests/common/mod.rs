@@ -263,7 +263,7 @@ pub(crate) fn train(
 ) -> Result<(State, End), RunError> {
     let options = Options { folder: folder.to_path_buf(), until_step: Some(until), ..Options::default() };
     std::fs::create_dir_all(folder).unwrap();
-    run::run(recipe, learner, data, &Pool::new(2), &options, &AtomicBool::new(false), told)
+    run::run(recipe, learner, data, &Pool::new(2), &options, &mut || Ok(()), &AtomicBool::new(false), told)
 }
 
 /// The log without what depends on the clock.
