@@ -6,7 +6,9 @@ use std::path::Path;
 use engine::compute::ModelCompute;
 use engine::limits::Limits;
 use engine::sampler::Sampling;
+use engine::session::{Session, SessionError};
 use engine::step::Engine;
+use eval::bits::bits_of_text;
 use eval::runner::{Job, Output, grade_output, run_jobs, sample_seed};
 use eval::{Expected, Language, Problem, Reason};
 use kernels::attention::CacheFormat;
@@ -64,4 +66,34 @@ fn from_a_problem_to_its_grade_in_any_batch() {
     let cut = Output { tokens: outputs[0].tokens[..3].to_vec(), stopped: false };
     let cut = grade_output(&problem(Expected::Integer(5)), &cut, &tokenizer, &ReasoningFormat::think(false));
     assert_eq!(cut.grade.reason, Reason::Unfinished);
+}
+
+#[test]
+fn bits_are_those_of_one_token_after_the_other() {
+    let model = Model::from_checkpoint(&Checkpoint::open(&folder()).expect("opens")).expect("a model");
+    let tokenizer = Tokenizer::from_directory(&folder()).expect("a tokenizer");
+    let text = "What is 2 + 3? The answer is 5. ".repeat(6);
+    let tokens = tokenizer.encode(&text).expect("encodes");
+    let pool = Pool::new(1);
+    for context in [2, 70, 1024] {
+        let mut session = Session::new(&model, &pool, context, CacheFormat::F32);
+        let bits = bits_of_text(&mut session, 0, &tokens, text.len(), &mut |_| true).expect("runs").expect("bits");
+        let mut nats = 0.0;
+        for window in tokens.chunks(context - 1) {
+            let mut logits = session.prompt(&[0], |_| true).expect("runs").expect("logits");
+            for (at, &token) in window.iter().enumerate() {
+                let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+                nats += sum.ln() - f64::from(logits[token as usize]);
+                if at + 1 < window.len() {
+                    logits = session.push(token).expect("runs");
+                }
+            }
+        }
+        assert_eq!((bits.bytes, bits.tokens), (text.len(), tokens.len()));
+        assert!((bits.nats - nats).abs() < 1e-6 * nats, "{} and {nats} at {context}", bits.nats);
+    }
+    let mut session = Session::new(&model, &pool, 16, CacheFormat::F32);
+    assert_eq!(bits_of_text(&mut session, 0, &[1, 2, 3], 3, &mut |_| false), Ok(None));
+    let unknown = bits_of_text(&mut session, 0, &[1, 9999], 3, &mut |_| true);
+    assert_eq!(unknown, Err(SessionError::Token { token: 9999, vocab: 400 }));
 }
