@@ -32,7 +32,7 @@ fn run(model: &Model, threads: usize, jobs: &[Job], at_once: usize) -> Vec<Outpu
 
 #[test]
 fn from_a_problem_to_its_grade_in_any_batch() {
-    let model = Model::from_checkpoint(&Checkpoint::open(&folder()).expect("opens")).expect("a model");
+    let model = Model::from_checkpoint(&Checkpoint::open(folder()).expect("opens")).expect("a model");
     let tokenizer = Tokenizer::from_directory(&folder()).expect("a tokenizer");
     let job = |question: &str, temperature, sample| Job {
         prompt: tokenizer
@@ -70,7 +70,7 @@ fn from_a_problem_to_its_grade_in_any_batch() {
 
 #[test]
 fn bits_are_those_of_one_token_after_the_other() {
-    let model = Model::from_checkpoint(&Checkpoint::open(&folder()).expect("opens")).expect("a model");
+    let model = Model::from_checkpoint(&Checkpoint::open(folder()).expect("opens")).expect("a model");
     let tokenizer = Tokenizer::from_directory(&folder()).expect("a tokenizer");
     let text = "What is 2 + 3? The answer is 5. ".repeat(6);
     let tokens = tokenizer.encode(&text).expect("encodes");
