@@ -5,6 +5,7 @@
 //! Problems are pure functions of (seed, index) ([`rng`]), and belong to one of three parts by the hash of what they
 //! ask ([`Split`]): documents, reinforcement learning and evaluation never share a problem.
 
+pub mod bits;
 pub mod expression;
 pub mod files;
 mod grade;

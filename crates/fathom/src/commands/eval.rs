@@ -10,7 +10,9 @@ use anyhow::{Context, bail};
 use engine::compute::ModelCompute;
 use engine::limits::Limits;
 use engine::sampler::Sampling;
+use engine::session::Session;
 use engine::step::Engine;
+use eval::bits::{Bits, bits_of_text};
 use eval::files::read_problems;
 use eval::report;
 use eval::runner::{Job, RunError, Solved, grade_output, run_jobs, sample_seed, summaries};
@@ -33,6 +35,7 @@ Examples:
   fathom eval ORG/NAME --tasks countdown3,arithmetic --problems 200
   fathom eval ORG/NAME --tasks gsm8k --data gsm8k/test.jsonl --instruct --max-tokens 1024
   fathom eval ORG/NAME --tasks countdown4 --samples 16 --plot countdown.svg
+  fathom eval ORG/NAME --tasks none --text book.txt
 
 Generated problems are held out: no training document of this repository shows them. The same seed gives the same \
 problems and samples, whatever --at-once and --threads are. pass@1 stands with its 95 % interval (Wilson); pass@k is \
@@ -42,13 +45,17 @@ pub(crate) struct Args {
     model: String,
 
     /// Tasks: arithmetic, compare, countdown2, countdown3, countdown4, words, words_ar, copy, sort, reverse, largest,
-    /// count, needle, format; from a file: gsm8k, svamp, choice
+    /// count, needle, format; from a file: gsm8k, svamp, choice; or none
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "arithmetic,countdown3,words,words_ar")]
     tasks: Vec<String>,
 
     /// The file of a task that has one: GSM8K's lines, SVAMP's list, or lines with question, choices and answer
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
+
+    /// Also measure how well this text is predicted: bits per byte, and perplexity per token
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
 
     /// Problems of each task (of a file: the first)
     #[arg(long, value_name = "N", default_value_t = 120)]
@@ -103,6 +110,8 @@ pub(crate) struct Args {
 
 /// Most problems or samples: a typing mistake beyond that.
 const COUNT_MAX: usize = 1_000_000;
+/// Largest text that is measured.
+const TEXT_BYTES_MAX: u64 = 256 << 20;
 /// Most samples that are computed together.
 const AT_ONCE_MAX: usize = 4096;
 
@@ -136,7 +145,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         all.extend(summaries(&solved));
         solved_all.extend(solved);
     }
-    show(&args, &all, &solved_all, tokens_all, started.elapsed().as_secs_f64())?;
+    let bits = match &args.text {
+        Some(path) => Some(bits(&args, &opened, &pool, path, &cancel)?),
+        None => None,
+    };
+    if matches!(bits, Some(None)) {
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    let done = Done { all, solved: solved_all, bits: bits.flatten(), tokens: tokens_all, started };
+    show(&args, &done)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -156,7 +173,7 @@ fn tasks(args: &Args) -> anyhow::Result<Vec<(Task, Vec<Problem>)>> {
         bail!("--problems {} times --samples {} is over {COUNT_MAX}", args.problems, args.samples);
     }
     let mut tasks = Vec::new();
-    for name in &args.tasks {
+    for name in args.tasks.iter().filter(|name| name.as_str() != "none") {
         let Some(task) = Task::of_name(name.trim()) else {
             let known: Vec<&str> = Task::all().into_iter().map(Task::name).collect();
             bail!("there is no task {name:?}; known are: {}", known.join(", "));
@@ -287,20 +304,80 @@ fn engine<'a>(
     Ok(Engine::new(ModelCompute::new(&opened.model, pool, pages, format), limits))
 }
 
-fn show(args: &Args, all: &[eval::runner::Summary], solved: &[Solved], tokens: usize, s: f64) -> anyhow::Result<()> {
+/// How well the model predicts a text file; `None` if Ctrl-C ended it.
+fn bits(
+    args: &Args,
+    opened: &Opened,
+    pool: &kernels::pool::Pool,
+    path: &Path,
+    cancel: &std::sync::atomic::AtomicBool,
+) -> anyhow::Result<Option<Bits>> {
+    let bytes = std::fs::metadata(path).map(|metadata| metadata.len());
+    if bytes.with_context(|| format!("{}: cannot be opened", path.display()))? > TEXT_BYTES_MAX {
+        bail!("{}: larger than {TEXT_BYTES_MAX} bytes", path.display());
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let tokenizer = opened.tokenizer()?;
+    let tokens = tokenizer.encode(&text)?;
+    let Some(start) = tokenizer.bos_id().or_else(|| tokenizer.eos_ids().first().copied()) else {
+        bail!("{}: the tokenizer names no token with which a text begins", opened.path.display());
+    };
+    if tokens.is_empty() {
+        bail!("{}: there is no text in it", path.display());
+    }
+    let context = args.machine.context(opened)?;
+    let mut session = Session::new(&opened.model, pool, context, args.machine.cache.format());
+    let mut progress = Progress::new();
+    let bits = bits_of_text(&mut session, start, &tokens, text.len(), &mut |done| {
+        progress.show(&format!("{}: {done} of {} tokens", path.display(), tokens.len()));
+        !cancel.load(Ordering::Relaxed)
+    });
+    progress.clear();
+    bits.with_context(|| opened.path.display().to_string())
+}
+
+/// What a run found.
+struct Done {
+    all: Vec<eval::runner::Summary>,
+    solved: Vec<Solved>,
+    bits: Option<Bits>,
+    tokens: usize,
+    started: Instant,
+}
+
+fn show(args: &Args, done: &Done) -> anyhow::Result<()> {
     if let Some(path) = &args.plot {
-        let svg = report::chart(&args.model, all);
+        let svg = report::chart(&args.model, &done.all);
         whole_file::write(path, |file| file.write_all(svg.as_bytes()))?;
     }
     if let Some(path) = &args.keep {
-        keep(path, solved)?;
+        keep(path, &done.solved)?;
     }
+    let (tokens, seconds) = (done.tokens, done.started.elapsed().as_secs_f64());
     if args.json {
-        let figures = json!({ "model": args.model, "seed": args.seed, "tasks": report::as_json(all), "tokens": tokens, "seconds": s });
-        print(&format!("{figures}\n"))?;
-    } else {
-        print(&report::table(all))?;
-        note(&format!("{tokens} tokens in {s:.1} s; seed {}", args.seed));
+        let text = done.bits.map(|bits| {
+            let (per_byte, perplexity) = (bits.per_byte(), bits.perplexity());
+            json!({ "bytes": bits.bytes, "tokens": bits.tokens, "bits_per_byte": per_byte, "perplexity": perplexity })
+        });
+        let tasks = report::as_json(&done.all);
+        let figures = json!({
+            "model": args.model,
+            "seed": args.seed,
+            "tasks": tasks,
+            "text": text,
+            "tokens": tokens,
+            "seconds": seconds,
+        });
+        return Ok(print(&format!("{figures}\n"))?);
+    }
+    if !done.all.is_empty() {
+        print(&report::table(&done.all))?;
+        note(&format!("{tokens} tokens in {seconds:.1} s; seed {}", args.seed));
+    }
+    if let Some(bits) = done.bits {
+        let (per_byte, perplexity) = (bits.per_byte(), bits.perplexity());
+        let (bytes, tokens) = (bits.bytes, bits.tokens);
+        print(&format!("{per_byte:.4} bits per byte, perplexity {perplexity:.3} ({bytes} bytes, {tokens} tokens)\n"))?;
     }
     Ok(())
 }

@@ -40,6 +40,11 @@ fn problems_from_a_file_and_a_table() {
     let path = path.to_str().expect("a name");
     let table = eval(&["--tasks", "gsm8k", "--data", path, "--instruct"]).ok();
     assert!(table.starts_with("task") && table.lines().nth(1).is_some_and(|line| line.starts_with("gsm8k")), "{table}");
+    let text = ["--tasks", "none", "--text", path];
+    let said = eval(&text).ok();
+    let figures = eval(&[&text[..], &["--json"]].concat()).json();
+    let bits = figures["text"]["bits_per_byte"].as_f64().expect("a number");
+    assert!(bits > 0.0 && said.starts_with(&format!("{bits:.4} bits per byte")), "{said} {figures}");
     std::fs::write(path, "{\"question\":\"How many?\"}\n").expect("written");
     assert!(eval(&["--tasks", "gsm8k", "--data", path]).refusal().contains("entry 1"));
 }
