@@ -18,6 +18,7 @@
 
 use std::collections::HashMap;
 
+use kernels::train::backward::log_probability;
 use thiserror::Error;
 
 use crate::constraint::Allowed;
@@ -190,7 +191,7 @@ impl Sampler {
         };
         self.chosen += 1;
         self.seen.entry(token).or_default().answer += 1;
-        Ok(Sampled { token, logprob: logprob(logits, token as usize) })
+        Ok(Sampled { token, logprob: log_probability(logits, token as usize) })
     }
 
     /// Steps 1 to 3.
@@ -312,19 +313,6 @@ fn draw(candidates: &[(u32, f64)], u: f64) -> u32 {
     candidates[candidates.len() - 1].0
 }
 
-/// The natural logarithm of the softmax at `index`.
-fn logprob(logits: &[f32], index: usize) -> f32 {
-    let (max, ln_sum) = softmax_base(logits);
-    ((logits[index] as f64 - max) - ln_sum) as f32
-}
-
-/// The largest logit, and the logarithm of the sum of the exponentials of the differences to it.
-fn softmax_base(logits: &[f32]) -> (f64, f64) {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
-    let sum: f64 = logits.iter().map(|&v| (v as f64 - max).exp()).sum();
-    (max, sum.ln())
-}
-
 /// The `index`-th number of the stream of `seed`, in [0, 1): SplitMix64 (Steele, Lea and Flood 2014)
 /// as a function of a counter.
 fn uniform(seed: u64, index: u64) -> f64 {
@@ -428,7 +416,7 @@ mod tests {
         let top = top_logprobs(&logits, 5);
         assert_eq!(top.len(), 5);
         for (token, value) in &top {
-            assert_eq!(value.to_bits(), logprob(&logits, *token as usize).to_bits());
+            assert_eq!(value.to_bits(), log_probability(&logits, *token as usize).to_bits());
         }
         assert!(top.windows(2).all(|w| w[0].1 > w[1].1 || (w[0].1 == w[1].1 && w[0].0 < w[1].0)));
         assert_eq!(top[0].0 as usize, kernels::ops::argmax(&logits));

@@ -2,7 +2,7 @@
 //!
 //! **What counts as the answer.** The text after the reasoning (`</think>`), without white space around it. If the
 //! reasoning was opened and never closed there is no answer. Of several lines the last one counts; inside it the last
-//! `<answer>..</answer>` or `\boxed{..}`, else what follows the last colon, without `$`, `*`, backticks and a full stop.
+//! `<answer>..</answer>` or `\boxed{..}`, else what follows the last colon, without `$`, `*`, backticks and full stop.
 //! `correct` says whether that is right, `format_ok` whether the answer was nothing but the answer: one line, no
 //! wrapping. A reward that gives credit for `correct` alone cannot be won by several answers, since only one counts.
 
@@ -397,7 +397,8 @@ mod tests {
         {
             let text = parts.concat();
             let found = grade(&puzzle(), &format!("</think>\n{text}"), Opened::Yes);
-            let numbers: Vec<&str> = text.split(|c: char| !c.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
+            let parts = text.split(|c: char| !c.is_ascii_digit());
+            let numbers: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
             let mut sorted = numbers.clone();
             sorted.sort_unstable();
             let right = sorted == ["12", "3", "4"] && parse(&text).is_ok_and(|expression| expression.value == 24);

@@ -16,13 +16,14 @@ mod commands {
     pub(crate) mod convert;
     pub(crate) mod describe;
     pub(crate) mod doctor;
-    pub(crate) mod keys;
     pub(crate) mod eval;
+    pub(crate) mod keys;
     pub(crate) mod list;
     pub(crate) mod logits;
     pub(crate) mod plan;
     pub(crate) mod prompt;
     pub(crate) mod pull;
+    pub(crate) mod reinforce;
     pub(crate) mod report;
     pub(crate) mod run;
     pub(crate) mod serve;

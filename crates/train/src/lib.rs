@@ -3,6 +3,7 @@
 //! - [`recipe`]: a run in one TOML file; [`data`]: from sources to packed sequences; [`corpus`]: what this repository
 //!   generates.
 //! - [`plan`]: what a run of any size would take.
+//! - [`reinforce`]: learning from a rule's reward.
 //! - [`run`]: the loop, its log and its checkpoints; [`learner`]: what it asks of a model.
 
 pub mod bill;
@@ -20,6 +21,7 @@ pub mod plan;
 pub mod pretrain;
 mod random;
 pub mod recipe;
+pub mod reinforce;
 pub mod report;
 pub mod run;
 pub mod schedule;

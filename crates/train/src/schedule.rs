@@ -2,11 +2,15 @@
 
 use std::f64::consts::PI;
 
-use crate::recipe::{Recipe, ScheduleKind};
+use crate::recipe::{Recipe, Schedule, ScheduleKind};
 
 /// The learning rate of step `0 ..`.
 pub fn learning_rate(recipe: &Recipe, step: u64) -> f64 {
-    let (schedule, peak, steps) = (&recipe.schedule, recipe.optimizer.lr, recipe.steps());
+    rate(&recipe.schedule, recipe.optimizer.lr, recipe.steps(), step)
+}
+
+/// The learning rate of step `step` of `steps`, where `peak` is the highest.
+pub fn rate(schedule: &Schedule, peak: f64, steps: u64, step: u64) -> f64 {
     if step < schedule.warmup_steps {
         return peak * (step + 1) as f64 / schedule.warmup_steps as f64;
     }

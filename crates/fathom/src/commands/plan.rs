@@ -197,8 +197,8 @@ fn print_published(as_json: bool) -> anyhow::Result<()> {
         );
     }
     text += "\nThe shares of the H800's peak come from DeepSeek-67B (dense layers) and DeepSeek-V2 (experts). V3's and R1-Zero's\n\
-             hours are computed from their published settings; the 5K hours after V3's pre-training, and R1's 5K for data and\n\
-             41K after R1-Zero, are taken as published.\n";
+             hours are computed from their published settings; the 5K hours after V3's pre-training, and R1's\n\
+             5K for data and 41K after R1-Zero, are taken as published.\n";
     Ok(print(&text)?)
 }
 

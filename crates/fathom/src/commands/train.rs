@@ -28,6 +28,7 @@ enum Command {
     Pretrain(Pretrain),
     /// Fine-tune the model that the recipe's [init] names, on chats (of which only the answers are learned) or text
     Sft(Pretrain),
+    Reinforce(super::reinforce::Args),
     Tokenizer(Tokenizer),
     Export(Export),
 }
@@ -101,7 +102,7 @@ struct Pretrain {
 }
 
 /// A time such as `90m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: f64 = digits.parse().map_err(|_| "it must be a number and s, m or h, such as 90m".to_string())?;
     let unit = match &text[digits.len()..] {
@@ -127,6 +128,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             print(&format!("{}\n", args.out.display()))?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Reinforce(args) => super::reinforce::run(&args),
         Command::Export(args) => run_export(&args),
     }
 }

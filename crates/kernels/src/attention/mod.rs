@@ -233,7 +233,10 @@ fn attend_whole(isa: Isa, pool: &Pool, call: &Call, plan: &Plan, out: &mut [f32]
     pool.run(plan.tiles.len(), |i| {
         let tile = &plan.tiles[i];
         SCRATCH.with_borrow_mut(|scratch| {
-            dispatch!(isa, whole_tile(call: &Call<'_>, tile: &Tile<'_>, out: &SharedMut<'_, f32>, scratch: &mut Scratch));
+            dispatch!(
+                isa,
+                whole_tile(call: &Call<'_>, tile: &Tile<'_>, out: &SharedMut<'_, f32>, scratch: &mut Scratch)
+            );
         });
     });
 }
@@ -273,7 +276,13 @@ fn attend_split(isa: Isa, pool: &Pool, call: &Call, plan: &Plan, parts: &mut Vec
                 let part = unsafe { parts.range(place, len) };
                 dispatch!(
                     isa,
-                    one_segment(call: &Call<'_>, tile: &Tile<'_>, segment: usize, scratch: &mut Scratch, part: &mut [f32])
+                    one_segment(
+                        call: &Call<'_>,
+                        tile: &Tile<'_>,
+                        segment: usize,
+                        scratch: &mut Scratch,
+                        part: &mut [f32],
+                    )
                 );
             }
             // Release what was written, acquire what the others wrote.

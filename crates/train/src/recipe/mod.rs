@@ -5,7 +5,7 @@
 //! through the families of `model`, so that the trained description and the exported checkpoint are one.
 
 mod check;
-mod nearest;
+pub(crate) mod nearest;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

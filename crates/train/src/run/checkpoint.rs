@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use super::RunError;
 use crate::files;
-use crate::learner::Learner;
 use crate::optimizer::Optimizer;
 
 const MASTERS: &str = "masters.f32";
@@ -47,6 +46,9 @@ pub struct State {
     pub joules: f64,
     /// How often the run was started.
     pub starts: u64,
+    /// What a run of another kind remembers besides.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub more: serde_json::Value,
 }
 
 /// The folders of a run's checkpoints, by step.
@@ -67,7 +69,7 @@ pub fn list(folder: &Path) -> Vec<(u64, PathBuf)> {
 pub(crate) fn save(
     folder: &Path,
     state: &State,
-    learner: &dyn Learner,
+    masters: &[Vec<f32>],
     optimizer: &Optimizer,
     keep_last: usize,
     keep_every: u64,
@@ -84,7 +86,7 @@ pub(crate) fn save(
             sums += &format!("{hash}  {name}\n");
             io::Result::Ok(())
         };
-        put(MASTERS, &mut |out| learner.masters().iter().try_for_each(|list| files::write_f32(out, list)))?;
+        put(MASTERS, &mut |out| masters.iter().try_for_each(|list| files::write_f32(out, list)))?;
         put(MOMENTS, &mut |out| {
             let lists = optimizer.moments.iter().flat_map(|moments| moments.lists());
             lists.into_iter().try_for_each(|list| files::write_f32(out, list))
@@ -184,8 +186,8 @@ pub fn masters(path: &Path, parameters: &[ParameterSpec]) -> Result<Vec<Vec<f32>
 }
 
 /// Reads weights and moments of a verified checkpoint.
-pub(crate) fn restore(path: &Path, learner: &mut dyn Learner, optimizer: &mut Optimizer) -> Result<(), RunError> {
-    fill(&path.join(MASTERS), learner.masters_mut().iter_mut().collect())?;
+pub(crate) fn restore(path: &Path, masters: &mut [Vec<f32>], optimizer: &mut Optimizer) -> Result<(), RunError> {
+    fill(&path.join(MASTERS), masters.iter_mut().collect())?;
     fill(&path.join(MOMENTS), optimizer.moments.iter_mut().flat_map(|moments| moments.lists_mut()).collect())
 }
 

@@ -222,7 +222,7 @@ impl<'a> Loop<'a> {
                 if state.manifest_sha256 != manifest_sha256 {
                     return changed("training set");
                 }
-                checkpoint::restore(&path, learner, &mut optimizer)?;
+                checkpoint::restore(&path, learner.masters_mut(), &mut optimizer)?;
                 learner.refresh(pool);
                 observer.note(&format!("going on from step {}", state.step));
                 State { recipe_sha256, ..state }
@@ -424,7 +424,7 @@ impl<'a> Loop<'a> {
         let saved = checkpoint::save(
             &self.checkpoints,
             &self.state,
-            self.learner,
+            self.learner.masters(),
             &self.optimizer,
             run.keep_last,
             run.keep_every,
