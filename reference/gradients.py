@@ -9,7 +9,9 @@ OUT_DIR/NAME.safetensors:
   one f32 tensor for each parameter, under the name it has in a published checkpoint (experts one by one):
   the gradient's norm, its sum weighted by a fixed pattern, then some of its elements: number (j * 7919) mod n
 
-  python3 gradients.py FIXTURES OUT_DIR NAME ...
+With --curve also `curve` f32 [100]: the mean loss of 100 steps of torch's AdamW on those rows, each with weight 1/48.
+
+  python3 gradients.py [--curve] FIXTURES OUT_DIR NAME ...
 """
 import json
 import os
@@ -59,18 +61,39 @@ def published(name, gradient):
         yield name, gradient
 
 
-def write(fixture, out):
-    model = AutoModelForCausalLM.from_pretrained(fixture, dtype=torch.float32, attn_implementation="eager")
-    tokens = load_file(fixture / "expected.safetensors")["tokens"]
-    vocab = json.loads((fixture / "config.json").read_text())["vocab_size"]
-    targets, weights = batch(vocab, tokens)
+def curve(model, tokens, targets):
+    """AdamW on one batch; matrices decay, vectors do not. V3's correction bias stays as it is."""
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() == 1]
+    groups = [dict(params=decayed, weight_decay=0.1), dict(params=others, weight_decay=0.0)]
+    optimiser = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), eps=1e-8)
+    losses = []
+    for _ in range(100):
+        optimiser.zero_grad()
+        loss = -row_logprobs(model, tokens, targets).mean()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return torch.tensor(losses)
+
+
+def row_logprobs(model, tokens, targets):
+    """Of every row's target; each sequence sees itself alone."""
     logprobs, start = [], 0
     for n in SEQUENCES:
         rows = slice(start, start + n)
         logits = model(tokens[rows][None], use_cache=False).logits[0].float()
         logprobs.append(torch.log_softmax(logits, -1).gather(1, targets[rows][:, None])[:, 0])
         start += n
-    logprobs = torch.cat(logprobs)
+    return torch.cat(logprobs)
+
+
+def write(fixture, out, with_curve):
+    model = AutoModelForCausalLM.from_pretrained(fixture, dtype=torch.float32, attn_implementation="eager")
+    tokens = load_file(fixture / "expected.safetensors")["tokens"]
+    vocab = json.loads((fixture / "config.json").read_text())["vocab_size"]
+    targets, weights = batch(vocab, tokens)
+    logprobs = row_logprobs(model, tokens, targets)
     (-(weights * logprobs).sum()).backward()
     told = dict(tokens=tokens, targets=targets, sequences=torch.tensor(SEQUENCES), weights=weights,
                 logprobs=logprobs.detach())
@@ -78,15 +101,18 @@ def write(fixture, out):
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         for key, part in published(name, gradient):
             told[key] = summary(part)
+    if with_curve:
+        told["curve"] = curve(model, tokens, targets)
     save_file(told, out / f"{fixture.name}.safetensors")
     print(f"{fixture.name}: {len(told)} tensors, loss {-(weights * logprobs).sum():.5f}")
 
 
 def main():
-    fixtures, out = Path(sys.argv[1]), Path(sys.argv[2])
+    arguments = [a for a in sys.argv[1:] if a != "--curve"]
+    fixtures, out = Path(arguments[0]), Path(arguments[1])
     out.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[3:]:
-        write(next(fixtures.glob(f"*/{name}/")), out)
+    for name in arguments[2:]:
+        write(next(fixtures.glob(f"*/{name}/")), out, "--curve" in sys.argv)
 
 
 if __name__ == "__main__":

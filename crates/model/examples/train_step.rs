@@ -1,7 +1,7 @@
 //! Speed of a training step: tokens per second, and useful operations (6 a token and active weight).
 //!
-//! `cargo run --release -p model --example train_step [-- threads sequences tokens f32|bf16 absorbed|expanded steps]
-//! [forward] [no-mtp]`
+//! `cargo run --release -p model --example train_step [-- threads sequences tokens f32|bf16 absorbed|expanded steps]`,
+//! and anywhere `forward`, `no-mtp`, `checkpointing`.
 
 use std::time::Instant;
 
