@@ -227,6 +227,9 @@ thread_local! {
     static PARTS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
+/// What all tasks of a call write, each its own places.
+type Outputs<'a> = SharedMut<'a, f32>;
+
 /// A task for each tile.
 fn attend_whole(isa: Isa, pool: &Pool, call: &Call, plan: &Plan, out: &mut [f32]) {
     let out = &SharedMut::new(out);
@@ -235,7 +238,7 @@ fn attend_whole(isa: Isa, pool: &Pool, call: &Call, plan: &Plan, out: &mut [f32]
         SCRATCH.with_borrow_mut(|scratch| {
             dispatch!(
                 isa,
-                whole_tile(call: &Call<'_>, tile: &Tile<'_>, out: &SharedMut<'_, f32>, scratch: &mut Scratch)
+                whole_tile(call: &Call<'_>, tile: &Tile<'_>, out: &Outputs<'_>, scratch: &mut Scratch)
             );
         });
     });
@@ -267,31 +270,25 @@ fn attend_split(isa: Isa, pool: &Pool, call: &Call, plan: &Plan, parts: &mut Vec
     let left: Vec<AtomicUsize> = plan.tiles.iter().map(|tile| AtomicUsize::new(tile.segments.len())).collect();
     let (out, parts) = (&SharedMut::new(out), &SharedMut::new(&mut parts[..total]));
     pool.run(plan.tasks.len(), |i| {
-        let (number, segment) = plan.tasks[i];
-        let (tile, len) = (&plan.tiles[number], lens[number]);
-        let place = starts[number] + (segment - tile.segments.start) * len;
-        SCRATCH.with_borrow_mut(|scratch| {
+        let (of, number) = plan.tasks[i];
+        let (tile, len) = (&plan.tiles[of], lens[of]);
+        let place = starts[of] + (number - tile.segments.start) * len;
+        SCRATCH.with_borrow_mut(|s| {
             {
                 // SAFETY: the parts of different tasks do not overlap, and the one who merges them comes later.
                 let part = unsafe { parts.range(place, len) };
                 dispatch!(
                     isa,
-                    one_segment(
-                        call: &Call<'_>,
-                        tile: &Tile<'_>,
-                        segment: usize,
-                        scratch: &mut Scratch,
-                        part: &mut [f32],
-                    )
+                    one_segment(call: &Call<'_>, tile: &Tile<'_>, number: usize, s: &mut Scratch, part: &mut [f32])
                 );
             }
             // Release what was written, acquire what the others wrote.
-            if left[number].fetch_sub(1, Ordering::AcqRel) == 1 {
+            if left[of].fetch_sub(1, Ordering::AcqRel) == 1 {
                 // SAFETY: all tasks of this tile are done with their parts, and this one alone was the last.
-                let all = unsafe { parts.range(starts[number], len * tile.segments.len()) };
-                merge_parts(call, tile, all, &mut scratch.total);
+                let all = unsafe { parts.range(starts[of], len * tile.segments.len()) };
+                merge_parts(call, tile, all, &mut s.total);
                 // SAFETY: this tile alone holds its tokens and heads.
-                unsafe { write_out(call, tile, &scratch.total, out) };
+                unsafe { write_out(call, tile, &s.total, out) };
             }
         });
     });
