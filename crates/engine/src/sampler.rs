@@ -18,7 +18,7 @@
 
 use std::collections::HashMap;
 
-use kernels::train::backward::log_probability;
+use kernels::train::backward::{LogSoftmax, log_probability};
 use thiserror::Error;
 
 use crate::constraint::Allowed;
@@ -262,10 +262,10 @@ pub fn top_logprobs(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
     if count == 0 {
         return Vec::new();
     }
-    let (max, ln_sum) = softmax_base(logits);
+    let log_softmax = LogSoftmax::of(logits);
     let mut best = Best::new(logits);
     let tokens = best.first(count).iter().take(count);
-    tokens.map(|&token| (token, ((logits[token as usize] as f64 - max) - ln_sum) as f32)).collect()
+    tokens.map(|&token| (token, log_softmax.of_logit(logits[token as usize]))).collect()
 }
 
 /// Tokens by falling logit (ties by rising token), sorted as far as asked for.

@@ -43,7 +43,7 @@ pub fn short(value: f64) -> String {
     match size {
         0.0 => "0".to_string(),
         s if !s.is_finite() => value.to_string(),
-        s if s < 1e-3 || s >= 1e15 => format!("{value:.1e}"),
+        s if !(1e-3..1e15).contains(&s) => format!("{value:.1e}"),
         s if s < 0.1 => format!("{value:.4}").trim_end_matches('0').to_string(),
         s if s < 1e4 => trimmed(value, ""),
         s if s < 1e6 => trimmed(value / 1e3, "k"),

@@ -1,13 +1,10 @@
 //! Reinforcement learning: sampler and learner agree to the bit, a stopped run goes on as if it had not stopped, and
 //! threads change nothing.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use common::Site;
 use kernels::pool::Pool;
 use model::families::read_config;
 use train::export::{Storage, export};
@@ -227,5 +224,4 @@ fn the_base_recipe_is_a_model() {
     let text = BASE.replace("TOKENIZER", "t");
     let recipe = train::recipe::Recipe::parse("base.toml", &text).expect("a recipe");
     assert!(read_config(&recipe.config()).is_ok());
-    let _ = Site::new as fn(&str) -> Site;
 }

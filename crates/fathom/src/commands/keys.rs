@@ -92,19 +92,20 @@ struct New {
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let store = Store::open(&data_directory(args.data)?)?;
     match args.action {
-        Action::New(new) => make(&store, &new),
-        Action::List { json } => list(&store, json),
+        Action::New(new) => make(&store, &new)?,
+        Action::List { json } => list(&store, json)?,
         Action::Revoke { key } => match store.key_revoke(&key)? {
-            true => Ok(note(&format!("{key} is revoked"))),
+            true => note(&format!("{key} is revoked")),
             false => bail!("{key}: there is no such key, or it was revoked before"),
         },
         Action::Credit { key, amount } => {
             let id = find(&store, &key)?.id;
             let pico = parse_money(&amount, 6).map_err(|error| anyhow!("{error}"))?;
             let balance = store.key_credit(id, pico)?.ok_or_else(|| anyhow!("{key}: there is no such key"))?;
-            Ok(note(&format!("{key} may spend {}", money(balance))))
+            note(&format!("{key} may spend {}", money(balance)));
         }
     }
+    Ok(())
 }
 
 fn make(store: &Store, new: &New) -> anyhow::Result<()> {

@@ -357,8 +357,27 @@ pub fn cross_entropy_soft(
 /// # Panics
 /// If `index` is not below the number of logits.
 pub fn log_probability(logits: &[f32], index: usize) -> f32 {
-    let (max, sum) = exp_sum(isa(), logits);
-    (f64::from(logits[index]) - f64::from(max) - sum.ln()) as f32
+    LogSoftmax::of(logits).of_logit(logits[index])
+}
+
+/// What turns logits into log-probabilities, for several of one row.
+#[derive(Clone, Copy, Debug)]
+pub struct LogSoftmax {
+    max: f64,
+    ln_sum: f64,
+}
+
+impl LogSoftmax {
+    /// Of a row of logits.
+    pub fn of(logits: &[f32]) -> LogSoftmax {
+        let (max, sum) = exp_sum(isa(), logits);
+        LogSoftmax { max: f64::from(max), ln_sum: sum.ln() }
+    }
+
+    /// The log-probability of one of them.
+    pub fn of_logit(self, logit: f32) -> f32 {
+        (f64::from(logit) - self.max - self.ln_sum) as f32
+    }
 }
 
 fn loss_rows(

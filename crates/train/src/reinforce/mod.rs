@@ -199,7 +199,7 @@ impl<'a> Loop<'a> {
         let refuse = |error: &dyn std::fmt::Display| RunError::Model(error.to_string());
         let mut reference = Trainable::from_model(start, rounding, self.pool).map_err(|error| refuse(&error))?;
         let every = self.recipe.reinforce.reference_every;
-        let renewed = if every == 0 { 0 } else { self.state.step / every * every };
+        let renewed = self.state.step.checked_div(every).map_or(0, |times| times * every);
         if renewed > 0 {
             let path = self.checkpoints.join(format!("step-{renewed:08}"));
             checkpoint::verify(&path)?;

@@ -65,7 +65,6 @@ pub fn sample(
         chunk_tokens_max: PROMPT_TOKENS,
         context_tokens_max: context,
         pages,
-        ..Limits::default()
     };
     let compute = ModelCompute::new(trainable.model(), pool, pages, CacheFormat::F32);
     let mut engine = Engine::new(compute, limits);
