@@ -414,7 +414,7 @@ async fn clients_that_go_away_leave_nothing_behind() {
     let mut random = 12345u64;
     for i in 0..150 {
         random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        let (reads, stream) = ((random >> 33) % 6, (random >> 40) % 3 > 0);
+        let (reads, stream) = ((random >> 33) % 6, !(random >> 40).is_multiple_of(3));
         let text = format!("{} {i}", "long prompt ".repeat((random >> 50) as usize % 40));
         let body = ask_with(&text, json!({"stream": stream, "max_tokens": 900, "n": 1 + (random >> 45) % 3}));
         let request = server.client.post(server.url("/v1/chat/completions")).json(&body).send();

@@ -59,9 +59,13 @@ mod tests {
             std::fs::write(path.join("max_energy_range_uj"), "10000000\n").unwrap();
             std::fs::write(path.join("energy_uj"), format!("{energy}\n")).unwrap();
         };
-        (put("intel-rapl:0", 9_000_000), put("intel-rapl:1", 0), put("intel-rapl:0:0", 0));
+        put("intel-rapl:0", 9_000_000);
+        put("intel-rapl:1", 0);
+        put("intel-rapl:0:0", 0);
         let mut energy = Energy::at(folder.path()).unwrap();
-        (put("intel-rapl:0", 1_000_000), put("intel-rapl:1", 500_000), put("intel-rapl:0:0", 900_000));
+        put("intel-rapl:0", 1_000_000);
+        put("intel-rapl:1", 500_000);
+        put("intel-rapl:0:0", 900_000);
         assert_eq!(energy.joules_since(), 2.5);
         assert_eq!(energy.joules_since(), 0.0);
         assert!(Energy::at(&folder.path().join("nothing")).is_none());

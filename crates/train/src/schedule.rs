@@ -72,11 +72,16 @@ mod tests {
         }
         near(rates("constant")[99], 1.0);
         let wsd = rates("wsd");
-        (near(wsd[74], 1.0), near(wsd[87], 1.0 - 0.9 * 13.0 / 25.0), near(wsd[99], 0.1));
+        near(wsd[74], 1.0);
+        near(wsd[87], 1.0 - 0.9 * 13.0 / 25.0);
+        near(wsd[99], 0.1);
         let cosine = rates("cosine");
-        (near(cosine[54], 0.1 + 0.9 * 0.5), near(cosine[99], 0.1));
+        near(cosine[54], 0.1 + 0.9 * 0.5);
+        near(cosine[99], 0.1);
         let v3 = rates("v3");
-        (near(v3[66], 1.0), near(v3[97], 0.1), near(v3[99], 7.3 / 220.0));
+        near(v3[66], 1.0);
+        near(v3[97], 0.1);
+        near(v3[99], 7.3 / 220.0);
         assert!(v3[80] < 1.0 && v3[80] > 0.1);
     }
 }
