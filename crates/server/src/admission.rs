@@ -130,7 +130,7 @@ mod tests {
     fn a_rate_is_kept_and_the_wait_is_told() {
         let admission = Arc::new(Admission::default());
         let (limits, caller, begin) = (Limits::default(), caller(1, Some(2)), Instant::now());
-        let mut at = |s: u64| {
+        let at = |s: u64| {
             let place = admission.enter_at(&limits, &caller, 1, begin + Duration::from_secs(s));
             place.map(drop).map_err(|error| error.retry_after_s)
         };
