@@ -22,8 +22,8 @@ use crate::meter::Meter;
 pub(crate) enum Told {
     /// It was taken up.
     Started { cached_tokens: usize },
-    /// A token of the answer.
-    Token { token: u32, logprob: f32, top: Vec<(u32, f32)> },
+    /// A token of the answer, and when the step that chose it ended.
+    Token { token: u32, logprob: f32, top: Vec<(u32, f32)>, at: Instant },
     /// The answer is complete.
     Finished { finish: Finish, cost: Cost },
     /// The engine did not take it on.
@@ -225,26 +225,28 @@ impl Driver {
         seen.rows += total as u64;
         seen.step_s += if total > 0 { spent.as_secs_f64() } else { 0.0 };
         drop(seen);
+        let end = begin + spent;
         for event in events {
-            self.tell(live, event);
+            self.tell(live, event, begin, end);
         }
     }
 
-    fn tell(&self, live: &mut HashMap<RequestId, Live>, event: Event) {
+    /// Tells an event of the step from `begin` to `end`.
+    fn tell(&self, live: &mut HashMap<RequestId, Live>, event: Event, begin: Instant, end: Instant) {
         let (id, told) = match event {
             Event::Refused(id, refusal) => (id, Told::Refused(refusal)),
             Event::Started { id, cached_tokens } => (id, Told::Started { cached_tokens }),
-            Event::Token { id, token, logprob, top } => (id, Told::Token { token, logprob, top }),
+            Event::Token { id, token, logprob, top } => (id, Told::Token { token, logprob, top, at: end }),
             Event::Finished { id, finish, .. } => {
-                let cost = live.get(&id).map(Live::cost).unwrap_or_default();
+                let cost = live.get(&id).map(|request| request.cost(end)).unwrap_or_default();
                 (id, Told::Finished { finish, cost })
             }
         };
         let last = matches!(told, Told::Refused(_) | Told::Finished { .. });
         let Some(request) = live.get_mut(&id) else { return };
         match told {
-            Told::Started { .. } => request.started = Some(Instant::now()),
-            Told::Token { .. } => _ = request.first.get_or_insert_with(Instant::now),
+            Told::Started { .. } => request.started = Some(begin),
+            Told::Token { .. } => _ = request.first.get_or_insert(end),
             _ => {}
         }
         if !request.tell(told) && !last {
@@ -274,14 +276,14 @@ impl Live {
         }
     }
 
-    fn cost(&self) -> Cost {
-        let now = Instant::now();
-        let started = self.started.unwrap_or(now);
-        let first = self.first.unwrap_or(now);
+    /// What it has cost until `end`.
+    fn cost(&self, end: Instant) -> Cost {
+        let started = self.started.unwrap_or(end);
+        let first = self.first.unwrap_or(end);
         Cost {
-            queue_s: (started - self.submitted).as_secs_f64(),
-            prompt_s: (first - started).as_secs_f64(),
-            decode_s: (now - first).as_secs_f64(),
+            queue_s: started.saturating_duration_since(self.submitted).as_secs_f64(),
+            prompt_s: first.saturating_duration_since(started).as_secs_f64(),
+            decode_s: end.saturating_duration_since(first).as_secs_f64(),
             compute_s: self.compute_s,
             joules: self.joules,
         }

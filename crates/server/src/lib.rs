@@ -19,6 +19,7 @@ mod language;
 pub mod limits;
 mod meter;
 mod metrics;
+pub mod openapi;
 mod page;
 mod reader;
 mod state;

@@ -230,7 +230,7 @@ impl Work {
                 let (prompt_tokens, cached_tokens) = (answer.prompt_tokens, answer.cached);
                 Ok(if number == 0 { vec![Output::Started { prompt_tokens, cached_tokens }] } else { Vec::new() })
             }
-            Told::Token { token, logprob, top } => Ok(self.token(number, token, logprob, &top)),
+            Told::Token { token, logprob, top, at } => Ok(self.token(number, (token, logprob), &top, at)),
             Told::Finished { finish, cost } => {
                 self.answers[number].over = true;
                 self.answers[number].cost = Some(cost);
@@ -247,19 +247,19 @@ impl Work {
         }
     }
 
-    fn token(&mut self, number: usize, token: u32, logprob: f32, top: &[(u32, f32)]) -> Vec<Output> {
+    fn token(&mut self, number: usize, (token, logprob): (u32, f32), top: &[(u32, f32)], at: Instant) -> Vec<Output> {
         let entry = self.with_logprobs.then(|| self.state.logprob(token, logprob, top));
         let answer = &mut self.answers[number];
         let Some(reader) = answer.reader.as_mut().filter(|reader| reader.stopped_by().is_none()) else {
             return Vec::new();
         };
         answer.tokens += 1;
-        let now = *answer.first.get_or_insert_with(Instant::now);
+        answer.first.get_or_insert(at);
         let reasoned = reader.in_reasoning();
         let pieces = reader.push(token);
         answer.reasoning_tokens = reader.reasoning_tokens;
         if reasoned && !reader.in_reasoning() {
-            answer.reasoning_end = Some(Instant::now().max(now));
+            answer.reasoning_end = Some(at);
         }
         if let Some(entry) = entry.filter(|_| !answer.stop_tokens.contains(&token)) {
             let list = match reader.in_reasoning() {

@@ -26,6 +26,9 @@ use crate::wire::info::{
 const TOKENS_LISTED_MAX: usize = 4096;
 /// Days that are shown where nothing is said.
 const USAGE_DAYS: i64 = 30;
+/// What the server offers.
+const FEATURES: [&str; 9] =
+    ["chat", "completions", "json", "tools", "chats", "usage", "tokenize", "messages", "responses"];
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// `GET /health`: 200 while requests are taken.
@@ -37,6 +40,14 @@ pub(crate) async fn health(Shared(state): Shared<Arc<State>>) -> Response {
     let more = json!({"model": state.served.id, "running": seen.running, "waiting": seen.waiting});
     let more = more.as_object().cloned().unwrap_or_default();
     Json(Health { status: "ok".into(), more }).into_response()
+}
+
+/// `GET /openapi.json`.
+pub(crate) async fn openapi() -> ApiResult<Response> {
+    let text = crate::openapi::json().map_err(|_| ApiError::internal("the description has no JSON form"))?;
+    let mut response = text.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
 }
 
 /// `GET /metrics`: numbers; the key is needed where one is, since they tell of others' work.
@@ -121,7 +132,7 @@ pub(crate) async fn info(Shared(state): Shared<Arc<State>>, headers: HeaderMap) 
         },
         prices,
         joules: state.driver.meter().label().map(str::to_string),
-        features: ["chat", "completions", "json", "tools", "chats", "usage", "tokenize"].map(String::from).to_vec(),
+        features: FEATURES.map(String::from).to_vec(),
     }))
 }
 

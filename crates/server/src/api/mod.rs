@@ -25,6 +25,7 @@ use crate::state::State;
 /// All paths.
 pub(crate) fn router(state: Arc<State>, allowed: Allowed) -> Router {
     let mut router = Router::new()
+        .route("/openapi.json", get(info::openapi))
         .route("/health", get(info::health))
         .route("/metrics", get(info::metrics))
         .route("/user/balance", get(info::balance))
