@@ -80,7 +80,8 @@ fn measure(pool: &Pool, precision: Precision, t: usize, k: usize, n: usize, grou
     let mut dw = vec![0.0; groups * n * k];
     let mut best = [f64::INFINITY; 3];
     // Fresh memory is given by the system page by page, at the first touch.
-    [&mut y, &mut dx].map(|out| out.fill(1.0));
+    y.fill(1.0);
+    dx.fill(1.0);
     dw.fill(1.0);
     let clock = Clock { start: Instant::now(), by_processor: pool.threads() == 1 };
     while clock.start.elapsed().as_secs_f64() < 0.25 {
