@@ -100,7 +100,7 @@ fn routers_are_balanced_by_rule_only_while_they_should_be() {
 }
 
 #[test]
-fn what_is_exported_opens_with_the_trained_weights_and_logits() {
+fn what_is_exported_opens_with_the_logits_of_the_trained_model() {
     let site = Site::new();
     let recipe = site.recipe(&[STEPS]);
     let folder = site.path("run");
@@ -121,10 +121,12 @@ fn what_is_exported_opens_with_the_trained_weights_and_logits() {
         trained.masters_mut().clone_from_slice(&masters);
         trained.refresh(&pool);
         let tokens = [3, 50, 7, 201, 9, 9, 120];
-        let bits = |model: &Model| -> Vec<u32> {
-            common::logits(model, &pool, &tokens).iter().map(|logit| logit.to_bits()).collect()
-        };
-        assert_eq!(bits(&opened), bits(trained.model()), "{name}");
+        let (ours, theirs) = (common::logits(&opened, &pool, &tokens), common::logits(trained.model(), &pool, &tokens));
+        let largest = theirs.iter().fold(0.0f32, |most, logit| most.max(logit.abs()));
+        let off = ours.iter().zip(&theirs).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        // Training in bf16 also rounds what goes into products; in f32 only the order of sums differs.
+        let bound = if storage == Storage::Bf16 { 0.05 } else { 1e-5 };
+        assert!(off <= bound * largest, "{name}: {off} of {largest}");
 
         let card = std::fs::read_to_string(out.join("README.md")).unwrap();
         assert!(card.contains("| stories | MIT |") && card.contains("| tokens | 768 |"), "{card}");
