@@ -75,7 +75,8 @@ pub(crate) struct Wishes {
     pub(crate) variables: Map<String, Value>,
 }
 
-/// How published models write the tokens of fill-in-the-middle: before, after, the gap itself, in the order in which they stand.
+/// How published models write the tokens of fill-in-the-middle: before, after, the gap itself, in the order in which
+/// they stand.
 const FILLS: [(&str, &str, &str); 5] = [
     ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),

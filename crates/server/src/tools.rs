@@ -311,7 +311,8 @@ mod tests {
         #[test]
         fn pieces_give_what_the_whole_gives(cuts in prop::collection::vec(0usize..400, 0..12), which in 0usize..2) {
             let (format, text) = [(ToolFormat::Tags, TAGS), (ToolFormat::DeepSeek, DEEPSEEK)][which];
-            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| text.floor_char_boundary(cut.min(text.len()))).collect();
+            let within = |cut: usize| text.floor_char_boundary(cut.min(text.len()));
+            let mut cuts: Vec<usize> = cuts.into_iter().map(within).collect();
             cuts.extend([0, text.len()]);
             cuts.sort_unstable();
             let pieces: Vec<&str> = cuts.windows(2).map(|w| &text[w[0]..w[1]]).collect();
