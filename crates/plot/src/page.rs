@@ -32,7 +32,8 @@ const CSS: &str = "\
 color:#1d2126;background:#fdfdfc}h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.2rem}\
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}\
 th,td{padding:.25rem .7rem;text-align:start;border-bottom:1px solid #8883}td.n,th.n{text-align:end}\
-pre{background:#8881;padding:.7rem;overflow-x:auto;white-space:pre-wrap;unicode-bidi:plaintext}figure{margin:1.2rem 0}svg.plot{width:100%;height:auto;max-width:54rem}\
+pre{background:#8881;padding:.7rem;overflow-x:auto;white-space:pre-wrap;unicode-bidi:plaintext}\
+figure{margin:1.2rem 0}svg.plot{width:100%;height:auto;max-width:54rem}\
 @media(prefers-color-scheme:dark){body{color:#d9dde2;background:#15181c}}";
 
 impl Page {

@@ -184,7 +184,8 @@ async fn tools_are_called_freely_or_by_force() {
         {"type": "function", "function": {"name": "get_weather", "description": "Weather", "parameters": {
             "type": "object", "properties": {"city": {"enum": ["Rome", "Cairo"]}}, "required": ["city"],
             "additionalProperties": false}}},
-        {"type": "function", "function": {"name": "stop", "parameters": {"type": "object", "additionalProperties": false}}},
+        {"type": "function", "function": {"name": "stop", "parameters": {
+            "type": "object", "additionalProperties": false}}},
     ]);
     let say = "SAY:Let me see. <tool_call>{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Rome\"}}</tool_call>";
     let answer = server.chat(ask_with(say, json!({"tools": tools}))).await;

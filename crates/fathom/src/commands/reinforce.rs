@@ -15,8 +15,8 @@ use crate::terminal::{INTERRUPTED, interrupt_flag, note, print};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A recipe is one TOML file: the model to begin with, tasks with their levels, how many answers to how many problems (see
-recipes/). The run's folder gets log.jsonl (a line a step), evaluations.jsonl (held-out problems, with answers in full) and
-checkpoints.
+recipes/). The run's folder gets log.jsonl (a line a step), evaluations.jsonl (held-out problems, with answers in full)
+and checkpoints.
 
 Example:
   fathom train reinforce recipes/nano-zero.toml --stop-after 60m")]

@@ -143,30 +143,9 @@ impl<'a> Loop<'a> {
         let checkpoints = folder.join("checkpoints");
         fs::create_dir_all(&checkpoints).map_err(|source| RunError::Write { path: checkpoints.clone(), source })?;
         checkpoint::clean(&checkpoints);
-        let recipe_sha256 = files::sha256(recipe.fingerprint_text().as_bytes());
-        let mut rungs: Vec<Rung> = recipe.tasks.iter().map(Rung::start).collect();
-        let elements = trainable.parameters().iter().map(|p| p.elements()).sum();
-        let mut state = State { recipe_sha256: recipe_sha256.clone(), elements, ..State::default() };
-        let mut saved = None;
-        if let Some((path, found)) = checkpoint::newest(&checkpoints, &mut |text| observer.note(text)) {
-            if found.recipe_sha256 != recipe_sha256 {
-                return Err(RunError::Changed { path, what: "recipe" });
-            }
-            checkpoint::restore(&path, trainable.masters_mut(), &mut optimizer)?;
-            trainable.refresh(pool);
-            let memory: Memory = serde_json::from_value(found.more.clone())
-                .map_err(|error| RunError::Checkpoint { path: path.clone(), reason: error.to_string() })?;
-            rungs = memory.rungs;
-            observer.note(&format!("going on from step {}", found.step));
-            saved = Some(found.step);
-            state = found;
-        }
-        let log = Log::open(folder, state.step)?;
-        let text = serde_json::to_string_pretty(recipe).unwrap_or_default();
-        let kept = folder.join(crate::pretrain::layout::RECIPE);
-        files::write_whole(&kept, |out| out.write_all(text.as_bytes()))
-            .map_err(|source| RunError::Write { path: kept, source })?;
-        let gradients = Gradients::new(trainable.parameters());
+        let (mut state, rungs) = restored(recipe, &checkpoints, &mut trainable, &mut optimizer, pool, observer)?;
+        let saved = (state.step > 0).then_some(state.step);
+        keep_recipe(recipe, folder)?;
         let seconds_before = state.seconds;
         state.starts += 1;
         let mut run = Loop {
@@ -174,16 +153,16 @@ impl<'a> Loop<'a> {
             pool,
             prompter,
             judge,
+            gradients: Gradients::new(trainable.parameters()),
             trainable,
             reference: None,
             passes: TrainState::new(Arithmetic::Absorbed),
-            gradients,
             optimizer,
             rungs,
+            log: Log::open(folder, state.step)?,
             state,
             saved,
             checkpoints,
-            log,
             seconds_before,
             begun: Instant::now(),
         };
@@ -400,6 +379,40 @@ impl<'a> Loop<'a> {
     }
 }
 
+/// What the newest whole checkpoint remembers, its weights and moments put back; or a start.
+fn restored(
+    recipe: &Recipe,
+    checkpoints: &Path,
+    trainable: &mut Trainable,
+    optimizer: &mut Optimizer,
+    pool: &Pool,
+    observer: &mut dyn Observer,
+) -> Result<(State, Vec<Rung>), RunError> {
+    let recipe_sha256 = files::sha256(recipe.fingerprint_text().as_bytes());
+    let Some((path, state)) = checkpoint::newest(checkpoints, &mut |text| observer.note(text)) else {
+        let elements = trainable.parameters().iter().map(|p| p.elements()).sum();
+        let state = State { recipe_sha256, elements, ..State::default() };
+        return Ok((state, recipe.tasks.iter().map(Rung::start).collect()));
+    };
+    if state.recipe_sha256 != recipe_sha256 {
+        return Err(RunError::Changed { path, what: "recipe" });
+    }
+    checkpoint::restore(&path, trainable.masters_mut(), optimizer)?;
+    trainable.refresh(pool);
+    let memory: Memory = serde_json::from_value(state.more.clone())
+        .map_err(|error| RunError::Checkpoint { path, reason: error.to_string() })?;
+    observer.note(&format!("going on from step {}", state.step));
+    Ok((state, memory.rungs))
+}
+
+/// Copies the recipe into the run's folder, so that it stands for itself.
+fn keep_recipe(recipe: &Recipe, folder: &Path) -> Result<(), RunError> {
+    let path = folder.join(crate::pretrain::layout::RECIPE);
+    let text = serde_json::to_string_pretty(recipe).unwrap_or_default();
+    let written = files::write_whole(&path, |out| out.write_all(text.as_bytes()));
+    written.map(|_| ()).map_err(|source| RunError::Write { path, source })
+}
+
 impl Rollout {
     /// Each problem with its answers' worths.
     fn by_problem(&self) -> impl Iterator<Item = (&Asked, &[Worth])> {
@@ -486,9 +499,9 @@ impl Rows {
         TrainBatch { tokens, sequences: lengths, targets, weights, soft_targets: None }
     }
 
-    /// Adds the gradient of `weight` times the divergence from the reference to the rows' weights, and returns the sum of
-    /// the divergence over the sampled rows: `r - ln r - 1` with `r = p_ref / p` (Schulman 2020; R1's objective), whose
-    /// derivative by `ln p` is `1 - r`.
+    /// Adds the gradient of `weight` times the divergence from the reference to the rows' weights, and returns the
+    /// sum of the divergence over the sampled rows: `r - ln r - 1` with `r = p_ref / p` (Schulman 2020; R1's
+    /// objective), whose derivative by `ln p` is `1 - r`.
     fn pull(&mut self, reference: &Trainable, pool: &Pool, passes: &mut TrainState, weight: f64) -> f64 {
         let outcome = forward_only(reference, pool, passes, &self.train(), &Objective::default());
         let mut sum = 0.0;
