@@ -81,6 +81,7 @@ pub fn pretrain(
     let spec = recipe.spec()?;
     let tokenizer = data::tokenizer(recipe, spec.vocab)?;
     MemoryPlan::of(recipe, &spec).check(Memory::read().available_bytes)?;
+    data::check_sources(recipe)?;
     let _held = run::lock(folder)?;
     let counts = spec.counts();
     let steps = recipe.steps();

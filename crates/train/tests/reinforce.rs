@@ -12,7 +12,7 @@ use train::pretrain::{self, pretrain};
 use train::reinforce::{Limits, Line, Measured, Observer, Recipe, read_log, reinforce};
 use train::run::End;
 
-/// A V3-shaped model with the built-in model's tokenizer, after a few steps on sums.
+/// A V3-shaped model with the built-in model's tokenizer, trained until it knows the form of an answer.
 const BASE: &str = r#"
 name = "base"
 seed = 5
@@ -55,20 +55,28 @@ folder = "TOKENIZER"
 
 [data]
 sequence = 64
+held_out_one_in = 8
 
 [[data.source]]
 name = "sums"
 generate = "sums"
-tokens = 20_000
+tokens = 100_000
 options = { chat = 1.0 }
 
 [train]
-tokens = 4096
+tokens = 256_000
 batch_tokens = 1024
 micro_batch_tokens = 1024
 
+[optimizer]
+lr = 1e-2
+
+[schedule]
+warmup_steps = 10
+
 [run]
-evaluate_every = 100
+checkpoint_every = 1000
+evaluate_every = 1000
 evaluate_tokens = 64
 "#;
 
@@ -81,7 +89,7 @@ from = "base-model"
 steps = 4
 prompts = 3
 group = 4
-tokens_max = [[0, 12], [0.5, 24]]
+tokens_max = [[0, 30], [0.5, 60]]
 overlong_share = 0.1
 format = 0.1
 kl = KL
@@ -190,7 +198,7 @@ fn sampler_and_learner_are_one_and_runs_repeat_to_the_bit() {
             assert!(line.tokens > 0 && line.reward.is_finite() && line.length <= line.tokens_max as f64);
             assert_eq!(line.kl.is_some(), kl > 0.0);
         }
-        assert_eq!(lines.iter().map(|l| l.tokens_max).collect::<Vec<_>>(), [12, 12, 24, 24]);
+        assert_eq!(lines.iter().map(|l| l.tokens_max).collect::<Vec<_>>(), [30, 30, 60, 60]);
         if kl > 0.0 {
             // The reference is the model itself at the start and after each renewal.
             assert_eq!(lines[0].kl, Some(0.0));
@@ -213,7 +221,7 @@ fn mistakes_in_recipes_are_one_sentence() {
     };
     refused("group = 4", "group = 1", "reinforce.group is 1; it must be between 2 and 1024");
     refused("group = 4", "groups = 4", "did you mean `group`?");
-    refused("[[0, 12], [0.5, 24]]", "[[0.1, 12]]", "rising from 0");
+    refused("[[0, 30], [0.5, 60]]", "[[0.1, 12]]", "rising from 0");
     refused("\"sums\"", "\"sum\"", "one of countdown, sums");
     refused("levels = [1, 2]", "levels = [1, 9]", "at most level");
     refused("share = 0.6", "share = 0", "a share of task sums");

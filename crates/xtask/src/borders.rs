@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn the_network_is_reached_through_hub_only() {
         // Who uses text reaches it as well, unless by way of hub.
-        caught("text", "ureq", false, &["text", "fathom"]);
+        caught("text", "ureq", false, &["text", "eval", "train", "server", "fathom"]);
         caught("fathom", "ureq", false, &["fathom"]);
         caught("engine", "tokio", false, &["engine"]);
         caught("kernels", "serde", false, &["kernels"]);

@@ -2,7 +2,9 @@
 //!
 //! A block of 32 or 256 elements is `d` times integers, plus `m` where the format has minima:
 //!
-//!     element i of group g = d * scale[g] * (u[i] - OFFSET) + m * min[g]
+//! ```text
+//! element i of group g = d * scale[g] * (u[i] - OFFSET) + m * min[g]
+//! ```
 //!
 //! with `u` a byte, `scale` and `min` small integers (one in blocks of 32) and `d` and `m` floats.
 //! `expand` is the specification; the versions for instruction sets give the same `u`, `scale` and

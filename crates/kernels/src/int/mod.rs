@@ -5,8 +5,10 @@
 //! of their groups) times inputs, and `M`, the sum of the groups' minima times inputs. Each operation
 //! on floats is rounded by itself, never fused:
 //!
-//!     v[b] = (d * S + m * M) * x.d                                    for each block b
-//!     out = 0;  for each eight blocks: out = out + (((v0+v1) + (v2+v3)) + ((v4+v5) + (v6+v7)))
+//! ```text
+//! v[b] = (d * S + m * M) * x.d                                    for each block b
+//! out = 0;  for each eight blocks: out = out + (((v0+v1) + (v2+v3)) + ((v4+v5) + (v6+v7)))
+//! ```
 //!
 //! with zeros for the blocks that the last eight lacks. (`coded` says what `d`, `m` and the integers of
 //! each format are.) Integer sums may be taken in any order, so the portable code (the specification),

@@ -105,6 +105,14 @@ pub fn prepare(
     open(&folder, &fingerprint)
 }
 
+/// Looks whether the tokenizer and every file of the recipe's sources are there.
+///
+/// # Errors
+/// The first that cannot be read.
+pub fn check_sources(recipe: &Recipe) -> Result<(), DataError> {
+    fingerprint(recipe).map(|_| ())
+}
+
 /// A hash of all that the sets depend on; of files their lengths, which are enough to see that they changed by rights.
 fn fingerprint(recipe: &Recipe) -> Result<String, DataError> {
     let mut data = recipe.data.clone();
