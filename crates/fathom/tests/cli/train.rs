@@ -106,7 +106,7 @@ fn a_recipe_that_cannot_work_says_so_before_anything_is_written() {
     assert!(line.contains("GiB are free") || line.contains("limit"), "{line}");
     let line = refused("stories.txt", "nothing.txt");
     assert!(line.contains("nothing.txt: cannot be read"), "{line}");
-    let line = refused("[data]\n", "[data]\nheld_out_one_in = 1\n");
+    let line = refused("held_out_one_in = 10", "held_out_one_in = 1");
     assert!(line.contains("held_out_one_in"), "{line}");
     let line = fathom(&["train", "pretrain", "no-such.toml"]).refusal();
     assert!(line.starts_with("no-such.toml: cannot be read"), "{line}");
