@@ -58,7 +58,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", help_heading = "Network")]
     host_name: Vec<String>,
 
-    /// Another page that may call the server, such as https://chat.example; may be repeated
+    /// Another page that may call the server, such as `https://chat.example`; may be repeated
     #[arg(long, value_name = "ORIGIN", help_heading = "Network")]
     origin: Vec<String>,
 

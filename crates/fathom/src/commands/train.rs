@@ -26,7 +26,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Pretrain(Pretrain),
-    /// Fine-tune the model that the recipe's [init] names, on chats (of which only the answers are learned) or text
+    /// Fine-tune the model that the recipe's table init names, on chats (of which only the answers are learned) or text
     Sft(Pretrain),
     Reinforce(super::reinforce::Args),
     Tokenizer(Tokenizer),
