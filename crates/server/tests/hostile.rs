@@ -147,8 +147,11 @@ async fn readers_that_read_nothing_are_cut() {
             socket
         })
         .collect();
-    // They have all begun.
-    while server.handle.load().2 < 32 {
+    // Most have begun; the first may be cut before the last begins.
+    for _ in 0..400 {
+        if server.handle.load().2 >= 8 {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     server.assert_at_rest().await;
