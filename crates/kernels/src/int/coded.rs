@@ -400,7 +400,7 @@ impl Coded for Iq4Xs {
         let high = u16::from_le_bytes([block[2], block[3]]);
         for g in 0..8 {
             let low = i16::from(block[4 + g / 2] >> (4 * (g % 2)) & 15);
-            scale[g] = (low | (high >> (2 * g) & 3) as i16 * 16) - 32;
+            scale[g] = (low | ((high >> (2 * g) & 3) << 4) as i16) - 32;
         }
         (scale, [0; 16])
     }

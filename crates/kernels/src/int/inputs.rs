@@ -53,7 +53,7 @@ impl Inputs {
         let (q, d) = (SharedMut::new(&mut self.q), SharedMut::new(&mut self.d));
         let (sums, block_sums) = (SharedMut::new(&mut self.sums), SharedMut::new(&mut self.block_sums));
         let one = |row: usize| {
-            // SAFETY (all ranges): they are this row's, and each row is one task's.
+            // SAFETY: ranges of this row, and each row is one task's; so are those below.
             let d = unsafe { d.range(row * stride, stride) };
             d[cols / block..].fill(0.0);
             let x = &x[row * cols..][..cols];
