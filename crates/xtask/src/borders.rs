@@ -247,7 +247,8 @@ mod tests {
         // Who uses text reaches it as well, unless by way of hub.
         caught("text", "ureq", false, &["text", "eval", "train", "server", "fathom"]);
         caught("fathom", "ureq", false, &["fathom"]);
-        caught("engine", "tokio", false, &["engine"]);
+        // eval and train reach what engine uses; so would the server and the command, which may.
+        caught("engine", "tokio", false, &["engine", "eval", "train"]);
         caught("kernels", "serde", false, &["kernels"]);
     }
 
