@@ -1,7 +1,7 @@
 //! `fathom serve`: the HTTP API and the web chat on a model.
 
 use std::io::IsTerminal;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +15,7 @@ use model::cache::Cache;
 use server::{Allowed, Handle, Options, Served, Server};
 
 use crate::answer::today;
+use crate::built_in;
 use crate::opened::Opened;
 use crate::options::MachineArgs;
 use crate::terminal::{INTERRUPTED, note, print};
@@ -31,12 +32,13 @@ Without API keys only this machine can use the server, and needs none. From the 
 request needs one. Nothing that is said leaves the machine or is written to a log; chats are stored where the page's \
 user chooses. Ctrl-C lets running answers finish for a while; a second one ends at once.")]
 pub(crate) struct Args {
-    /// A directory, a .gguf file, or the name of a pulled model
+    /// A directory, a .gguf file, the name of a pulled model, or nano, which is inside the program
+    #[arg(default_value = built_in::DEFAULT)]
     model: String,
 
-    /// Address and port; port 0 takes any that is free
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
+    /// Address and port; port 0 takes any that is free [default: 127.0.0.1:8080, or the next free port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
 
     /// The model's name for clients [default: the last part of its path]
     #[arg(long, value_name = "NAME")]
@@ -103,7 +105,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let pool = args.machine.pool()?;
     let allowed = Allowed { hosts: args.host_name.clone(), origins: args.origin.clone() };
     let server_limits = server_limits(&limits);
-    let options = Options { listen: args.listen, data, limits: server_limits, allowed, watts: args.watts };
+    let listen = args.listen.unwrap_or_else(free_address);
+    let options = Options { listen, data, limits: server_limits, allowed, watts: args.watts };
     let server = Server::bind(options, served)?;
     let url = url(server.address().context("the address is not known")?);
     stop_on_interrupt(server.handle())?;
@@ -116,6 +119,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     }
     let format = args.machine.cache.format();
     Ok(server.run(|| Engine::new(ModelCompute::new(&opened.model, &pool, limits.pages, format), limits))?)
+}
+
+/// The first free port from 8080 on, or 8080 where none of ten is: then the refusal names it.
+fn free_address() -> SocketAddr {
+    let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let free = (8080..8090).map(at).find(|address| TcpListener::bind(address).is_ok());
+    free.unwrap_or_else(|| at(8080))
 }
 
 /// How much the engine takes on.
