@@ -18,6 +18,8 @@ pub(crate) struct Opened {
     /// The tokenizer, or why there is none.
     tokenizer: anyhow::Result<Tokenizer>,
     pub(crate) recommended: Recommended,
+    /// All files that say what it computes.
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// Sampling settings that the model's authors recommend (generation_config.json).
@@ -41,7 +43,11 @@ impl Opened {
             Kind::HuggingFace { directory, .. } => recommended(directory)?,
             Kind::Gguf { .. } => Recommended::default(),
         };
-        Ok(Opened { path, model, tokenizer: tokenizer_of(&checkpoint), recommended })
+        let mut files = checkpoint.files.clone();
+        if let Kind::HuggingFace { directory, .. } = &checkpoint.kind {
+            files.push(directory.join("config.json"));
+        }
+        Ok(Opened { path, model, tokenizer: tokenizer_of(&checkpoint), recommended, files })
     }
 
     /// The tokenizer.
