@@ -3,8 +3,6 @@
 //! `models/nano/nano.gguf` was trained by the recipes of this repository (docs/zero.md) and is read where it lies in the
 //! program's own file: nothing is unpacked or copied.
 
-use kernels::bytes::Bytes;
-
 /// A model inside the program.
 pub(crate) struct BuiltIn {
     /// By which commands and clients call it.
@@ -28,7 +26,7 @@ impl BuiltIn {
     }
 
     /// The GGUF file.
-    pub(crate) fn bytes(&self) -> Bytes {
-        Bytes::from_static(&self.file.0)
+    pub(crate) fn bytes(&self) -> &'static [u8] {
+        &self.file.0
     }
 }

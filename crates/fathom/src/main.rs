@@ -13,6 +13,7 @@ mod whole_file;
 
 mod commands {
     pub(crate) mod bench;
+    pub(crate) mod cache;
     pub(crate) mod chat;
     pub(crate) mod convert;
     pub(crate) mod describe;
@@ -74,6 +75,7 @@ enum Command {
     Serve(Box<commands::serve::Args>),
     Keys(commands::keys::Args),
     Usage(commands::usage::Args),
+    Cache(commands::cache::Args),
     Pull(commands::pull::Args),
     List(commands::list::Args),
     Describe(commands::describe::Args),
@@ -120,6 +122,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => commands::serve::run(*args),
         Command::Keys(args) => commands::keys::run(args),
         Command::Usage(args) => commands::usage::run(args),
+        Command::Cache(args) => commands::cache::run(args),
         Command::Eval(args) => return commands::eval::run(args),
         Command::Report(args) => commands::report::run(args),
         Command::Chat(args) => commands::chat::run(args),

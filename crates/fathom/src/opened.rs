@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use hub::StoreError;
+use kernels::bytes::Bytes;
 use model::checkpoint::{Checkpoint, Kind, Metadata, MetadataError};
 use model::families::read_config;
 use model::load::Model;
@@ -20,6 +21,8 @@ pub(crate) struct Opened {
     /// The tokenizer, or why there is none.
     tokenizer: anyhow::Result<Tokenizer>,
     pub(crate) recommended: Recommended,
+    /// All files that say what it computes.
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// Sampling settings that the model's authors recommend (generation_config.json).
@@ -42,7 +45,11 @@ impl Opened {
             Kind::HuggingFace { directory, .. } => recommended(directory)?,
             Kind::Gguf { .. } => Recommended::default(),
         };
-        Ok(Opened { path, model, tokenizer: tokenizer_of(&checkpoint), recommended })
+        let mut files = checkpoint.files.clone();
+        if let Kind::HuggingFace { directory, .. } = &checkpoint.kind {
+            files.push(directory.join("config.json"));
+        }
+        Ok(Opened { path, model, tokenizer: tokenizer_of(&checkpoint), recommended, files })
     }
 
     /// The tokenizer.
@@ -73,7 +80,7 @@ impl Opened {
 /// directory goes before a built-in model of its name. The path of a built-in model is its name.
 pub(crate) fn checkpoint(name: &str) -> anyhow::Result<(PathBuf, Checkpoint)> {
     if let Some(built_in) = built_in(name) {
-        return Ok((PathBuf::from(name), Checkpoint::from_gguf(name, built_in.bytes())?));
+        return Ok((PathBuf::from(name), Checkpoint::from_gguf(name, Bytes::from_static(built_in.bytes()))?));
     }
     let path = resolve(name)?;
     let checkpoint = Checkpoint::open(&path)?;

@@ -87,7 +87,7 @@ pub fn sample(
                     Finish::Length => {}
                     other => return Err(format!("an answer ended with {other:?}")),
                 },
-                Event::Started { .. } => {}
+                Event::Started { .. } | Event::Embedded { .. } => {}
                 Event::Refused(_, refusal) => return Err(refusal.to_string()),
             }
         }
