@@ -19,6 +19,15 @@ impl Rng {
         Rng { state: mix(start).wrapping_add(mix(index ^ STEP)) }
     }
 
+    /// The numbers of a list of seeds.
+    pub fn of(seeds: &[u64]) -> Rng {
+        let mut rng = Rng { state: STEP };
+        for seed in seeds {
+            rng.state = mix(rng.bits() ^ seed);
+        }
+        rng
+    }
+
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(STEP);
@@ -46,9 +55,14 @@ impl Rng {
         if high <= low { low } else { low + self.below((high - low + 1) as usize) as i64 }
     }
 
+    /// A number from 0 to 1, which is not included.
+    pub fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
     /// True with this probability.
     pub fn chance(&mut self, probability: f64) -> bool {
-        ((self.bits() >> 11) as f64) * (1.0 / (1u64 << 53) as f64) < probability
+        self.unit() < probability
     }
 
     /// One of the items; the list may not be empty.
@@ -90,7 +104,8 @@ pub fn hash(bytes: &[u8]) -> u64 {
     mix(fnv)
 }
 
-fn mix(mut z: u64) -> u64 {
+/// SplitMix64's finaliser: a number all of whose bits depend on all bits of `z`.
+pub fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
@@ -107,6 +122,15 @@ mod tests {
         let all = [first(1, "a", 2), first(1, "a", 3), first(2, "a", 2), first(1, "b", 2)];
         let distinct: std::collections::BTreeSet<u64> = all.into_iter().collect();
         assert_eq!(distinct.len(), 4);
+    }
+
+    #[test]
+    fn the_first_numbers_are_those_of_the_paper() {
+        // The reference implementation from state 0.
+        let mut rng = Rng { state: 0 };
+        assert_eq!([rng.bits(), rng.bits()], [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
+        assert_eq!(Rng::of(&[1, 2]).bits(), Rng::of(&[1, 2]).bits());
+        assert_ne!(Rng::of(&[1, 2]).bits(), Rng::of(&[2, 1]).bits());
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod commands {
     pub(crate) mod report;
     pub(crate) mod road;
     pub(crate) mod run;
+    pub(crate) mod sample;
     pub(crate) mod serve;
     pub(crate) mod tokenize;
     pub(crate) mod train;
@@ -86,6 +87,7 @@ enum Command {
     Logits(commands::logits::Args),
     Train(commands::train::Args),
     Eval(commands::eval::Args),
+    Sample(commands::sample::Args),
     Report(commands::report::Args),
     Doctor(commands::doctor::Args),
     Bench(commands::bench::Args),
@@ -124,6 +126,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Usage(args) => commands::usage::run(args),
         Command::Cache(args) => commands::cache::run(args),
         Command::Eval(args) => return commands::eval::run(args),
+        Command::Sample(args) => return commands::sample::run(args),
         Command::Report(args) => commands::report::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Describe(args) => commands::describe::run(args),

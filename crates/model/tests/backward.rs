@@ -221,3 +221,125 @@ fn weights_survive_the_way_into_training() {
         assert!(trainable.masters() == again.masters(), "{}", path.display());
     }
 }
+
+/// Every projection has an adapter; the first layer's latent attention too (which has no modules of prediction here).
+#[test]
+fn gradients_of_adapters_are_those_of_pytorch() {
+    let pool = Pool::new(2);
+    for name in ["qwen2-distill", "llama-tied", "deepseek-v2-lite"] {
+        let told = Told::open(&format!("lora-{name}"));
+        let model = Model::open(&fixture(name)).unwrap();
+        let family = model.spec.family;
+        let experts = [Part::ExpertGate, Part::ExpertUp, Part::ExpertDown];
+        let mut lora = Lora { rank: 2, alpha: 4.0, targets: Vec::new() };
+        let mut targets: Vec<Part> =
+            lora.adapters(&model.spec).unwrap().iter().map(|adapter| adapter.parts[0].slot.part).collect();
+        let has = |part| model.spec.parameters().iter().any(|p| p.slot.part == part);
+        targets.extend(experts.into_iter().filter(|&part| has(part)));
+        lora.targets = targets;
+        let adapters = lora.adapters(&model.spec).unwrap();
+        let mut trainable = Trainable::adapted(model, &lora, Precision::F32, 1, &pool).unwrap();
+        let slots: Vec<Slot> = adapters.iter().map(|adapter| adapter.parts[0].slot).collect();
+        // The reference gives experts no adapters, since its modules stack them: there they stay without effect.
+        let of = |i: usize, what: &str| {
+            let key = format!("{}.{what}", published(family, slots[i]));
+            told.tensors.contains_key(&key).then(|| told.floats(&key))
+        };
+        for i in 0..slots.len() {
+            let (Some(a), Some(b)) = (of(i, "A"), of(i, "B")) else {
+                assert!(slots[i].expert.is_some(), "{:?}", slots[i]);
+                continue;
+            };
+            trainable.masters_mut()[2 * i].copy_from_slice(&a);
+            trainable.masters_mut()[2 * i + 1].copy_from_slice(&b);
+        }
+        trainable.refresh(&pool);
+        let (tokens, targets, weights) = (told.ints("tokens"), told.ints("targets"), told.floats("weights"));
+        let sequences: Vec<usize> = told.ints("sequences").iter().map(|n| *n as usize).collect();
+        let batch = TrainBatch {
+            tokens: &tokens,
+            sequences: &sequences,
+            targets: &targets,
+            weights: &weights,
+            soft_targets: None,
+        };
+        let mut gradients = Gradients::new(trainable.parameters());
+        let mut state = TrainState::new(Arithmetic::Expanded);
+        let outcome = forward_backward(&trainable, &pool, &mut state, &batch, &Objective::default(), &mut gradients);
+        for (found, want) in outcome.logprobs.iter().zip(told.floats("logprobs")) {
+            assert!((found - want).abs() < 2e-4, "{name}: {found} and {want}");
+        }
+        let mut compared = 0;
+        for i in 0..slots.len() {
+            for (at, what) in [(2 * i, "dA"), (2 * i + 1, "dB")] {
+                let Some(want) = of(i, what) else { continue };
+                let rms = (want.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / want.len() as f64).sqrt();
+                let found = &gradients.parts[at];
+                assert_eq!(found.len(), want.len());
+                let off = found.iter().zip(&want).map(|(a, b)| f64::from((a - b).abs()) / (rms + f64::from(b.abs())));
+                let off = off.fold(0.0, f64::max);
+                assert!(off < 2e-3, "{name}: {what} of {:?}: {off}", slots[i]);
+                compared += 1;
+            }
+        }
+        assert!(compared >= 28, "{name}: {compared}");
+        // Checkpointing and threads change no bit.
+        let mut again = Gradients::new(trainable.parameters());
+        let objective = Objective { checkpointing: true, ..Objective::default() };
+        let mut state = TrainState::new(Arithmetic::Expanded);
+        forward_backward(&trainable, &Pool::new(1), &mut state, &batch, &objective, &mut again);
+        assert!(again == gradients, "{name}");
+    }
+}
+
+#[test]
+fn adapters_begin_without_effect_and_merge_to_the_bit() {
+    use kernels::matmul::matmul;
+    let pool = Pool::new(2);
+    let lora = Lora { rank: 3, alpha: 6.0, targets: Vec::new() };
+    for name in ["qwen2-distill", "deepseek-v3", "gemma3"] {
+        let open = || Model::open(&fixture(name)).unwrap();
+        let whole = Trainable::from_model(&open(), Precision::Bf16, &pool).unwrap();
+        let mut adapted = Trainable::adapted(open(), &lora, Precision::Bf16, 1, &pool).unwrap();
+        let told = Told::open(name);
+        let (tokens, targets, weights) = (told.ints("tokens"), told.ints("targets"), told.floats("weights"));
+        let sequences: Vec<usize> = told.ints("sequences").iter().map(|n| *n as usize).collect();
+        let (targets, weights) = (&targets[..], &weights[..]);
+        let batch = TrainBatch { tokens: &tokens, sequences: &sequences, targets, weights, soft_targets: None };
+        let measure = |trainable: &Trainable| {
+            let mut state = TrainState::new(Arithmetic::Absorbed);
+            forward_only(trainable, &pool, &mut state, &batch, &Objective::default()).logprobs
+        };
+        assert_eq!(measure(&adapted), measure(&whole), "{name}");
+        for (i, master) in adapted.masters_mut().iter_mut().enumerate() {
+            master.iter_mut().enumerate().for_each(|(j, v)| *v = 0.3 * ((i * 31 + j) as f32).sin());
+        }
+        adapted.refresh(&pool);
+        // The base with the adapters folded in, trained as a whole: the same numbers.
+        let mut folded = Trainable::from_model(&open(), Precision::Bf16, &pool).unwrap();
+        let adapters = lora.adapters(&open().spec).unwrap();
+        for (i, adapter) in adapters.iter().enumerate() {
+            let (a, b) = (&adapted.masters()[2 * i], &adapted.masters()[2 * i + 1]);
+            let parameter = folded.parameters()[adapter.number].clone();
+            let value = merged(&open(), &parameter, Some((a, b)), lora.scale(), &pool);
+            // The same by a product, up to rounding.
+            let [rows, cols] = *parameter.shape else { panic!("a matrix") };
+            let transposed: Vec<f32> = (0..cols * 3).map(|i| a[i % 3 * cols + i / 3]).collect();
+            let mut product = vec![0.0; rows * cols];
+            matmul(&pool, &mut product, b, &kernels::weight::Weight::from_f32(cols, 3, transposed));
+            let base = &folded.masters()[adapter.number];
+            for ((value, base), product) in value.iter().zip(base).zip(&product) {
+                assert!((value - base - 2.0 * product).abs() < 1e-4, "{name}");
+            }
+            folded.masters_mut()[adapter.number] = value;
+        }
+        folded.refresh(&pool);
+        assert_eq!(measure(&adapted), measure(&folded), "{name}");
+        assert_ne!(measure(&adapted), measure(&whole), "{name}");
+    }
+    let spec = Model::open(&fixture("qwen2-distill")).unwrap().spec;
+    let refused = |lora: Lora| lora.adapters(&spec).unwrap_err().to_string();
+    assert!(refused(Lora { rank: 0, ..lora.clone() }).contains("rank 0; it must be from 1"));
+    assert!(refused(Lora { alpha: f32::NAN, ..lora.clone() }).contains("alpha of NaN"));
+    assert!(refused(Lora { targets: vec![Part::KvUp], ..lora.clone() }).contains("no matrix KvUp"));
+}

@@ -1,8 +1,8 @@
 //! From a run to a model in Hugging Face's layout: `config.json`, safetensors, tokenizer, chat template, model card.
 //!
 //! Tensor names come from the families' own tables, by which the model is loaded again; so what is exported opens here
-//! with the same bits, and in `transformers`. Matrices are stored in bf16 or f32; vectors and routers, which decide
-//! more than they weigh, always in f32, as they were trained.
+//! with the same bits, and in `transformers`. Adapters are folded into their model. Matrices are stored in bf16 or f32;
+//! vectors and routers, which decide more than they weigh, always in f32, as they were trained.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,8 +10,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use half::bf16;
+use kernels::pool::Pool;
 use model::families::{COMMON_NAMES, Family, Source, read_config};
+use model::load::Model;
 use model::parameters::{ParameterSpec, Part, Place};
+use model::spec::ModelSpec;
+use model::train::{Adapter, merged};
 use safetensors::Dtype;
 use safetensors::tensor::View;
 use serde_json::{Map, Value, json};
@@ -21,11 +25,11 @@ use crate::bill::Bill;
 use crate::card;
 use crate::data::Manifest;
 use crate::files;
-use crate::pretrain::layout;
+use crate::pretrain::{TOKENIZER_FILES, layout};
 use crate::recipe::Recipe;
 use crate::run::checkpoint::{self, State};
 use crate::run::log::{self, Line};
-use crate::run::{HeldOut, RunError};
+use crate::run::{HeldOut, Origin, Origins, RunError};
 
 /// How matrices are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,7 +103,10 @@ pub fn export(folder: &Path, out: &Path, storage: Storage, warn: &mut dyn FnMut(
         ("manifest.json", pretty(&run.manifest)),
         ("recipe.json", pretty(&run.recipe)),
     ];
-    write_model(out, run.recipe.config(), &folder.join(layout::TOKENIZER), &run.checkpoint, storage, &texts)?;
+    let config = run.recipe.config();
+    let (spec, _) = read_config(&config).map_err(|error| RunError::Model(error.to_string()))?;
+    let values = Values::of(&run, &spec)?;
+    write_model(out, config, &folder.join(layout::TOKENIZER), &values, storage, &texts)?;
     Ok(run)
 }
 
@@ -107,12 +114,12 @@ pub(crate) fn pretty(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_else(|error| unreachable!("it is JSON: {error}"))
 }
 
-/// Writes a checkpoint's weights as a model to the new folder `out`, with the texts beside it.
+/// Writes weights as a model to the new folder `out`, with the texts beside it.
 pub(crate) fn write_model(
     out: &Path,
     config: Value,
     tokenizer_folder: &Path,
-    checkpoint: &Path,
+    values: &Values,
     storage: Storage,
     texts: &[(&str, String)],
 ) -> Result<(), RunError> {
@@ -124,10 +131,11 @@ pub(crate) fn write_model(
     let tokenizer = tokenizer.map_err(|error| RunError::Model(error.to_string()))?;
     let (spec, family) = read_config(&config).map_err(|error| RunError::Model(error.to_string()))?;
     let parameters = spec.parameters();
-    let masters = checkpoint::masters(checkpoint, &parameters)?;
-    let named = parameters.iter().zip(&masters).map(|(parameter, values)| {
+    let pool = Pool::with_all_processors();
+    let named = parameters.iter().enumerate().map(|(number, parameter)| {
         let name = name(family, parameter, spec.blocks.len())?;
-        Ok((name, tensor(parameter, values, family.norm_offset, storage)))
+        let (pool, offset) = (&pool, family.norm_offset);
+        Ok((name, Stored { parameter, number, values, pool, offset, storage }))
     });
     let tensors = named.collect::<Result<Vec<(String, Stored)>, RunError>>()?;
 
@@ -143,11 +151,13 @@ pub(crate) fn write_model(
         let put = |name: &str, text: &str| files::write_whole(&part.join(name), |out| out.write_all(text.as_bytes()));
         let config = with_tokens(config, &tokenizer, storage);
         put("config.json", &serde_json::to_string_pretty(&config)?)?;
-        put("generation_config.json", &serde_json::to_string_pretty(&generation(&config))?)?;
+        // That of the model that the run began with, where there was one: it may name more tokens that end an answer.
+        let kept = fs::read_to_string(tokenizer_folder.join("generation_config.json"));
+        put("generation_config.json", &kept.or_else(|_| serde_json::to_string_pretty(&generation(&config)))?)?;
         for (name, text) in texts {
             put(name, text)?;
         }
-        for name in ["tokenizer.json", "tokenizer_config.json"] {
+        for name in TOKENIZER_FILES.iter().filter(|name| **name != "generation_config.json") {
             let from = tokenizer_folder.join(name);
             if from.is_file() {
                 fs::copy(from, part.join(name))?;
@@ -177,38 +187,77 @@ fn name(family: &Family, parameter: &ParameterSpec, layers: usize) -> Result<Str
     Ok(name.replace("{e}", &slot.expert.unwrap_or(0).to_string()))
 }
 
-/// A tensor as it is written.
-struct Stored {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
+/// Where a run's weights come from.
+pub(crate) enum Values {
+    /// Its checkpoint has all of them.
+    Whole(Vec<Vec<f32>>),
+    /// Its checkpoint has adapters of a model.
+    Adapted { base: Box<Model>, adapters: Vec<Adapter>, masters: Vec<Vec<f32>>, scale: f32 },
 }
 
-impl View for Stored {
+impl Values {
+    fn of(run: &Finished, spec: &ModelSpec) -> Result<Values, RunError> {
+        let Some(lora) = &run.recipe.lora else {
+            return Ok(Values::Whole(checkpoint::masters(&run.checkpoint, &spec.parameters())?));
+        };
+        let refuse = |reason: String| RunError::Model(reason);
+        let origin = Origins::of(&run.state).base;
+        let Origin { path, sha256 } =
+            origin.ok_or_else(|| refuse("the checkpoint does not name the model it adapts".into()))?;
+        if Origin::at(&path)?.sha256 != sha256 {
+            return Err(refuse(format!("{}: is another model than the one that was adapted", path.display())));
+        }
+        let lora = lora.settings(spec);
+        let adapters = lora.adapters(spec).map_err(|error| refuse(error.to_string()))?;
+        let parameters: Vec<ParameterSpec> = adapters.iter().flat_map(|adapter| adapter.parts.clone()).collect();
+        let masters = checkpoint::masters(&run.checkpoint, &parameters)?;
+        let base = Box::new(Model::open(&path).map_err(|error| refuse(error.to_string()))?);
+        Ok(Values::Adapted { base, adapters, masters, scale: lora.scale() })
+    }
+
+    /// Those of one parameter.
+    fn get(&self, number: usize, parameter: &ParameterSpec, pool: &Pool) -> Cow<'_, [f32]> {
+        match self {
+            Values::Whole(all) => Cow::Borrowed(&all[number]),
+            Values::Adapted { base, adapters, masters, scale } => {
+                let at = adapters.binary_search_by_key(&number, |adapter| adapter.number).ok();
+                let adapter = at.map(|i| (masters[2 * i].as_slice(), masters[2 * i + 1].as_slice()));
+                Cow::Owned(merged(base, parameter, adapter, *scale, pool))
+            }
+        }
+    }
+}
+
+/// A tensor as it is written: made when its turn comes, so that one at a time is in memory.
+struct Stored<'a> {
+    parameter: &'a ParameterSpec,
+    number: usize,
+    values: &'a Values,
+    pool: &'a Pool,
+    /// What the family's files subtract from the weights of norms.
+    offset: f32,
+    storage: Storage,
+}
+
+impl View for Stored<'_> {
     fn dtype(&self) -> Dtype {
-        self.dtype
+        let matrix = self.parameter.shape.len() > 1 && self.parameter.slot.part != Part::Router;
+        if self.storage == Storage::Bf16 && matrix { Dtype::BF16 } else { Dtype::F32 }
     }
     fn shape(&self) -> &[usize] {
-        &self.shape
+        &self.parameter.shape
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
+        let values = self.values.get(self.number, self.parameter, self.pool);
+        if self.dtype() == Dtype::BF16 {
+            return Cow::Owned(values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect());
+        }
+        let offset = if self.parameter.slot.part.is_norm() { self.offset } else { 0.0 };
+        Cow::Owned(values.iter().flat_map(|&value| (value - offset).to_le_bytes()).collect())
     }
     fn data_len(&self) -> usize {
-        self.bytes.len()
+        self.parameter.elements() as usize * if self.dtype() == Dtype::BF16 { 2 } else { 4 }
     }
-}
-
-fn tensor(parameter: &ParameterSpec, values: &[f32], norm_offset: f32, storage: Storage) -> Stored {
-    let shape = parameter.shape.clone();
-    let short = storage == Storage::Bf16 && shape.len() > 1 && parameter.slot.part != Part::Router;
-    if short {
-        let bytes = values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect();
-        return Stored { dtype: Dtype::BF16, shape, bytes };
-    }
-    let offset = if parameter.slot.part.is_norm() { norm_offset } else { 0.0 };
-    let bytes = values.iter().flat_map(|&value| (value - offset).to_le_bytes()).collect();
-    Stored { dtype: Dtype::F32, shape, bytes }
 }
 
 /// The configuration with what other programs look for in it.
@@ -217,6 +266,9 @@ fn with_tokens(config: Value, tokenizer: &Tokenizer, storage: Storage) -> Value 
         Value::Object(map) => map,
         _ => Map::new(),
     };
+    // What is written is plain numbers, whatever the model began as.
+    map.remove("quantization_config");
+    map.remove("dtype");
     let name = if storage == Storage::Bf16 { "bfloat16" } else { "float32" };
     map.insert("torch_dtype".into(), json!(name));
     if let Some(bos) = tokenizer.bos_id() {

@@ -30,6 +30,29 @@ pub(crate) fn sha256_file(path: &Path) -> io::Result<(Hash, u64)> {
     }
 }
 
+/// A hash over a model's files: their names, lengths and contents. Of a folder those that a model is opened from.
+pub(crate) fn sha256_model(path: &Path) -> io::Result<Hash> {
+    let mut paths = vec![path.to_path_buf()];
+    if path.is_dir() {
+        let known = |path: &Path| {
+            let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+            ["safetensors", "json", "jinja", "gguf"].contains(&extension) && path.is_file()
+        };
+        let entries = fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
+        // What fathom writes about a model is no part of it.
+        let about = ["manifest.json", "recipe.json"];
+        paths = entries.iter().map(|entry| entry.path()).filter(|path| known(path)).collect();
+        paths.retain(|path| !path.file_name().is_some_and(|name| about.iter().any(|about| name == *about)));
+        paths.sort();
+    }
+    let mut all = String::new();
+    for path in paths {
+        let (hash, length) = sha256_file(&path)?;
+        all += &format!("{hash} {length} {}\n", path.file_name().unwrap_or_default().to_string_lossy());
+    }
+    Ok(sha256(all.as_bytes()))
+}
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -2,8 +2,9 @@
 //!
 //! - [`recipe`]: a run in one TOML file; [`data`]: from sources to packed sequences; [`corpus`]: what this repository
 //!   generates.
-//! - [`plan`]: what a run of any size would take.
+//! - [`plan`]: what a run of any size would take; [`trial`]: what one takes here.
 //! - [`reinforce`]: learning from a rule's reward.
+//! - [`samples`]: right answers of a model, to learn from.
 //! - [`run`]: the loop, its log and its checkpoints; [`learner`]: what it asks of a model.
 
 pub mod bill;
@@ -24,5 +25,7 @@ pub mod recipe;
 pub mod reinforce;
 pub mod report;
 pub mod run;
+pub mod samples;
 pub mod schedule;
+pub mod trial;
 pub mod vocabulary;

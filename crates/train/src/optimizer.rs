@@ -11,6 +11,9 @@ use model::parameters::{Group, ParameterSpec, Part};
 
 use crate::recipe::{Optimizer as Settings, OptimizerKind};
 
+/// Elements of matrices that Muon changes together.
+const MUON_ELEMENTS: u64 = 1 << 22;
+
 /// What is remembered of a parameter's gradients.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Moments {
@@ -77,6 +80,20 @@ impl Optimizer {
         parameters.iter().map(each).fold(0, u64::saturating_add)
     }
 
+    /// Bytes that a step works with beside them: the updates of some matrices of one shape at a time, and the two
+    /// products that Newton and Schulz's iteration needs of each that is being made.
+    pub(crate) fn work_bytes(settings: &Settings, parameters: &[ParameterSpec]) -> u64 {
+        let mut shapes: BTreeMap<&[usize], u64> = BTreeMap::new();
+        for parameter in parameters.iter().filter(|p| p.group != Group::Rule && by_muon(settings, p)) {
+            *shapes.entry(&parameter.shape).or_default() += 1;
+        }
+        let of_shape = |(shape, count): (&&[usize], &u64)| {
+            let elements = shape.iter().map(|&n| n as u64).product::<u64>().max(1);
+            (*count).min((MUON_ELEMENTS / elements).max(1)).saturating_mul(elements).saturating_mul(3 * 4)
+        };
+        shapes.iter().map(of_shape).max().unwrap_or(0)
+    }
+
     /// One step. Gradients are multiplied by `scale` (clipping); `update` is the number of this change, from 1.
     pub(crate) fn step(
         &mut self,
@@ -114,7 +131,7 @@ impl Optimizer {
                 }
             }
             // As many at a time as keep the updates' memory small.
-            let at_once = (1 << 22) / (rows * cols).max(1);
+            let at_once = MUON_ELEMENTS as usize / (rows * cols).max(1);
             for items in items.chunks_mut(at_once.max(1)) {
                 muon_steps(pool, rows, cols, items, &muon, scale);
             }

@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::data;
 use crate::files;
-use crate::learner::Transformer;
+use crate::learner::{Teacher, Transformer};
 use crate::memory::MemoryPlan;
 use crate::recipe::Recipe;
 use crate::report::{self, Reported};
 use crate::run::checkpoint::State;
-use crate::run::{self, End, Observer, Options, RunError};
+use crate::run::{self, End, Observer, Options, Origin, Origins, RunError};
 
 /// How long a run goes, and on what.
 #[derive(Clone, Debug, Default)]
@@ -66,6 +66,15 @@ pub fn peak(folder: &Path, threads: usize) -> Option<f64> {
     Some(best)
 }
 
+/// What stands beside a model for its tokenizer.
+pub(crate) const TOKENIZER_FILES: [&str; 5] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+];
+
 /// Starts the run in `folder`, or goes on with it.
 ///
 /// # Errors
@@ -95,7 +104,11 @@ pub fn pretrain(
     };
     let data = data::prepare(recipe, &tokenizer, &data_folder, pool, &mut |text| observer.note(text))?;
     let before = before(folder);
+    let origins = origins(recipe)?;
     let mut learner = Transformer::new(recipe, spec, pool)?;
+    if let Some(teacher) = &recipe.teacher {
+        learner.learn_from(Teacher::open(&recipe.path(&teacher.from), teacher, &tokenizer)?);
+    }
     let options = Options {
         folder: folder.to_path_buf(),
         until_step: limits.until_step,
@@ -103,6 +116,7 @@ pub fn pretrain(
         peak_per_second: limits.peak_per_second,
         operations_per_token: 6.0 * counts.active as f64,
         before,
+        origins,
     };
     let mut accepted = || keep(recipe, &data.manifest, folder);
     let ended = run::run(recipe, &mut learner, &data, pool, &options, &mut accepted, stop, observer)?;
@@ -114,6 +128,15 @@ pub fn pretrain(
         Err(error) => observer.warn(&format!("no report: {error}")),
     }
     Ok(ended)
+}
+
+/// The models that the recipe names and the run's checkpoints do not hold.
+fn origins(recipe: &Recipe) -> Result<Origins, RunError> {
+    let base = recipe.init.from.as_ref().filter(|_| recipe.lora.is_some());
+    let at = |path: &PathBuf| Origin::at(&recipe.path(path));
+    let base = base.map(at).transpose()?;
+    let teacher = recipe.teacher.as_ref().map(|teacher| at(&teacher.from)).transpose()?;
+    Ok(Origins { base, teacher })
 }
 
 /// The recipes with which the run was started before.
@@ -142,7 +165,7 @@ fn keep(recipe: &Recipe, manifest: &data::Manifest, folder: &Path) -> Result<(),
     put(folder.join(layout::MANIFEST), json(serde_json::to_string_pretty(manifest)).as_bytes())?;
     let kept = folder.join(layout::TOKENIZER);
     std::fs::create_dir_all(&kept).map_err(|source| RunError::Write { path: kept.clone(), source })?;
-    for name in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+    for name in TOKENIZER_FILES {
         let path = recipe.path(&recipe.tokenizer.folder).join(name);
         if path.is_file() {
             let content = std::fs::read(&path).map_err(|source| RunError::Read { path, source })?;

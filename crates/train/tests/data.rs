@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::{Site, stories, tokenizer};
 use text::{Specials, Tokenizer};
 use train::data::{Data, DataError};
@@ -173,6 +175,58 @@ fn of_a_chat_only_the_answers_are_learned() {
     }
     assert!(learned.contains("a7!<|im_end|>"), "{learned}");
     assert!(!learned.contains('q') && !learned.contains("user") && !learned.contains("im_start"), "{learned}");
+}
+
+/// The learned texts of chats whose template is this one.
+fn learned_with(template: &str, lines: &str) -> String {
+    let site = Site::new();
+    let folder = site.path("tokenizer");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(Path::new(tokenizer()).join("tokenizer.json"), folder.join("tokenizer.json")).unwrap();
+    let config = std::fs::read(Path::new(tokenizer()).join("tokenizer_config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    config["chat_template"] = template.into();
+    std::fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
+    written(&site, "a.jsonl", lines);
+    let own = (tokenizer(), "tokenizer");
+    let long = [("= 32", "= 128"), ("_tokens = 64", "_tokens = 128"), ("embeddings = 64", "embeddings = 128")];
+    let chat = [own, JSONL[0], JSONL[1], ("jsonl = ", "chat = "), ("field = \"t\"\n", "")];
+    let data = site.data(&site.recipe(&[&long[..], &chat[..]].concat()));
+    let tokenizer = Tokenizer::from_directory(&folder).unwrap();
+    let mut learned = String::new();
+    for row in 0..data.main.rows() {
+        let batch = data.main.batch(&[row], false).unwrap();
+        let targets = batch.targets.iter().zip(&batch.learned).filter(|(_, learned)| **learned).map(|(t, _)| *t);
+        learned += &tokenizer.decode(&targets.collect::<Vec<u32>>(), Specials::Show);
+    }
+    learned
+}
+
+#[test]
+fn reasoning_is_learned_also_where_the_template_drops_it() {
+    let line = |i: u32| {
+        format!(
+            "{{\"messages\":[{{\"role\":\"user\",\"content\":\"q{i}\"}},\
+             {{\"role\":\"assistant\",\"reasoning_content\":\"r{i}\",\"content\":\"a{i}\"}}]}}\n"
+        )
+    };
+    let lines: String = (0..60).map(line).collect();
+    // R1's: the prompt opens the reasoning, and earlier answers lose theirs.
+    let r1 = "{%- for m in messages %}{%- if m.role == 'user' %}{{- '<|im_start|>' + m.content }}{%- else %}\
+              {{- '<|im_end|>' + m.content.split('</think>')[-1] + '<|im_end|>' }}{%- endif %}{%- endfor %}\
+              {%- if add_generation_prompt %}{{- '<|im_end|><think>\\n' }}{%- endif %}";
+    let learned = learned_with(r1, &lines);
+    assert!(learned.contains("r7\n</think>\n\na7<|im_end|>") && !learned.contains("<think>r"), "{learned}");
+    // Qwen2.5's: the reasoning is not looked at.
+    let plain = "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}\
+                 {%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}";
+    let learned = learned_with(plain, &lines);
+    assert!(learned.contains("<think>\nr7\n</think>\n\na7<|im_end|>"), "{learned}");
+    // The same, with the reasoning inside the content; a template that keeps it is left alone.
+    let inside = lines.replace("\",\"content\":\"a", "</think>a").replace("reasoning_content", "content");
+    assert!(inside.contains("\"content\":\"r7</think>a7\""), "{inside}");
+    assert_eq!(learned_with(r1, &inside), learned_with(r1, &lines));
+    assert!(learned_with(plain, &inside).contains("r7</think>a7<|im_end|>"));
 }
 
 #[test]

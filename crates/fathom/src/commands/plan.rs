@@ -7,8 +7,11 @@ use model::spec::ModelSpec;
 use plot::{Axis, Chart, Series, Style};
 use serde_json::json;
 use train::plan::{Cluster, Estimate, Pretraining, pretraining, published, shapes};
+use train::recipe::Recipe;
+use train::trial::{Trial, trial};
 
 use crate::opened::read_spec;
+use crate::options::pool;
 use crate::terminal::print;
 use crate::whole_file;
 
@@ -20,6 +23,7 @@ Examples:
   fathom plan deepseek-v3/config.json --tokens 14.8e12
   fathom plan model.gguf --tokens 2e10 --cluster my-cluster.toml --bf16
   fathom plan --plot cost.svg                   cost over size, for published shapes
+  fathom plan --recipe recipes/nano-pretrain.toml    this machine: tries a step of the recipe
 
 A cluster file (the default is V3's own, 2,048 H800):
   devices = 64
@@ -62,6 +66,14 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["model", "cluster"])]
     published: bool,
 
+    /// Say what this recipe takes on this machine, by trying a step of it
+    #[arg(long, value_name = "RECIPE.toml", conflicts_with_all = ["model", "cluster", "published", "plot"])]
+    recipe: Option<PathBuf>,
+
+    /// Threads, for --recipe [default: all processors]
+    #[arg(long, env = "FATHOM_THREADS", hide_env_values = true, value_name = "N")]
+    threads: Option<usize>,
+
     /// Write a plot of cost over size for published shapes on this cluster
     #[arg(long, value_name = "FILE.svg", conflicts_with = "published")]
     plot: Option<PathBuf>,
@@ -76,8 +88,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if args.published {
         return print_published(args.json);
     }
+    if let Some(path) = &args.recipe {
+        return print_trial(path, args.threads, args.json);
+    }
     if args.model.is_none() && args.plot.is_none() {
-        bail!("which model? (a config.json is enough; --published and --plot need none)");
+        bail!("which model? (a config.json is enough; --published, --plot and --recipe need none)");
     }
     let cluster = args.cluster.as_deref().map_or_else(|| Ok(Cluster::v3()), read_cluster)?;
     let run = Pretraining {
@@ -98,6 +113,45 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         print(&text)?;
     }
     Ok(())
+}
+
+/// What a recipe takes here.
+fn print_trial(path: &Path, threads: Option<usize>, as_json: bool) -> anyhow::Result<()> {
+    let recipe = Recipe::read(path)?;
+    let trial = trial(&recipe, &pool(threads)?)?;
+    let Trial { memory, step_seconds, evaluation_seconds, seconds } = trial;
+    let [first, last] = step_seconds;
+    if as_json {
+        let json = json!({
+            "memory_bytes": memory.total(),
+            "memory": memory,
+            "steps": recipe.steps(),
+            "step_seconds": step_seconds,
+            "evaluation_seconds": evaluation_seconds,
+            "seconds": seconds,
+        });
+        return Ok(print(&format!("{json}\n"))?);
+    }
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let speed = |seconds: f64| recipe.train.batch_tokens as f64 / seconds;
+    let mut text = format!(
+        "memory      {:.2} GiB (weights {:.2}, copies {:.2}, gradients {:.2}, optimiser {:.2}, activations {:.2})\n",
+        gib(memory.total()),
+        gib(memory.masters),
+        gib(memory.copies),
+        gib(memory.gradients),
+        gib(memory.moments),
+        gib(memory.activations)
+    );
+    text += &format!("speed       {:.0} tokens a second, {first:.2} s a step\n", speed(first));
+    if (last - first).abs() > 0.02 * first {
+        text += &format!("at the end  {:.0} tokens a second, {last:.2} s a step\n", speed(last));
+    }
+    let hours = |seconds: f64| seconds / 3600.0;
+    text += &format!("steps       {} of {} tokens\n", recipe.steps(), recipe.train.batch_tokens);
+    text +=
+        &format!("time        {:.2} h, {:.2} h of it for held-out text\n", hours(seconds), hours(evaluation_seconds));
+    Ok(print(&text)?)
 }
 
 fn read_cluster(path: &Path) -> anyhow::Result<Cluster> {

@@ -1,4 +1,4 @@
-//! `fathom report`: a run, or two side by side, as a page.
+//! `fathom report`: a run, or several side by side, as a page.
 
 use std::path::PathBuf;
 
@@ -6,16 +6,16 @@ use train::report::{Reported, write};
 
 use crate::terminal::{note, print};
 
-/// Write a report of a training run, or of two to compare them: one HTML file that needs nothing else
+/// Write a report of a training run, or of several to compare them: one HTML file that needs nothing else
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The run's folder
     #[arg(value_name = "RUN")]
     run: PathBuf,
 
-    /// Another, to compare it with
+    /// Others, to compare it with
     #[arg(value_name = "RUN2")]
-    other: Option<PathBuf>,
+    others: Vec<PathBuf>,
 
     /// The file to write [default: report.html in the run's folder]
     #[arg(long, value_name = "FILE.html")]
@@ -26,7 +26,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let mut warn = |text: &str| note(&format!("WARNING: {text}"));
     let mut runs = vec![Reported::read(&args.run, &mut warn)?];
-    if let Some(other) = &args.other {
+    for other in &args.others {
         runs.push(Reported::read(other, &mut warn)?);
     }
     let out = args.out.unwrap_or_else(|| args.run.join("report.html"));

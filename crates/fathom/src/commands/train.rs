@@ -27,8 +27,12 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Pretrain(Pretrain),
-    /// Fine-tune the model that the recipe's table init names, on chats (of which only the answers are learned) or text
+    /// Fine-tune the model that the recipe's table init names, on chats (of which only the answers are learned) or
+    /// text; with a table lora by adapters, the model itself staying as it is
     Sft(Pretrain),
+    /// Learn the distributions of the model that the recipe's table teacher names; from samples of one, see `fathom
+    /// sample`
+    Distill(Pretrain),
     Reinforce(super::reinforce::Args),
     Tokenizer(Tokenizer),
     Export(Export),
@@ -123,8 +127,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Pretrain(args) => run_pretrain(&args, false),
-        Command::Sft(args) => run_pretrain(&args, true),
+        Command::Pretrain(args) => run_pretrain(&args, Kind::Pretrain),
+        Command::Sft(args) => run_pretrain(&args, Kind::Sft),
+        Command::Distill(args) => run_pretrain(&args, Kind::Distill),
         Command::Tokenizer(args) => {
             train_tokenizer(&Recipe::read(&args.recipe)?, &args.out)?;
             print(&format!("{}\n", args.out.display()))?;
@@ -153,14 +158,23 @@ fn run_export(args: &Export) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_pretrain(args: &Pretrain, tune: bool) -> anyhow::Result<ExitCode> {
+/// What a recipe must have besides.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Pretrain,
+    Sft,
+    Distill,
+}
+
+fn run_pretrain(args: &Pretrain, kind: Kind) -> anyhow::Result<ExitCode> {
     let recipe = Recipe::read(&args.recipe)?;
     let folder = args.run.clone().unwrap_or_else(|| Path::new("runs").join(&recipe.name));
-    if tune && recipe.init.from.is_none() {
-        bail!(
-            "{}: fine-tuning begins with a model; the table [init] must name one (from = \"...\")",
-            args.recipe.display()
-        );
+    let file = args.recipe.display();
+    if kind == Kind::Sft && recipe.init.from.is_none() {
+        bail!("{file}: fine-tuning begins with a model; the table [init] must name one (from = \"...\")");
+    }
+    if kind == Kind::Distill && recipe.teacher.is_none() {
+        bail!("{file}: there is nobody to learn from; the table [teacher] must name a model (from = \"...\")");
     }
     if args.steps == Some(0) {
         bail!("--steps is 0; it must be at least 1");

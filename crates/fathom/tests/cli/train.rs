@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::harness::{command, fathom, file, finish};
+use crate::harness::{command, fathom, file, finish, model};
 
 /// A recipe for a model that trains in no time, and its text.
 fn site(steps: u64) -> (tempfile::TempDir, String) {
@@ -154,4 +154,43 @@ fn from_a_recipe_to_an_answer() {
     let tuned = file(root.path(), "sft.toml", &tuned);
     let said = fathom(&["train", "sft", &tuned, "--run", &path("sft")]).ok();
     assert!(said.contains("finished"), "{said}");
+}
+
+#[test]
+fn samples_adapters_and_a_teacher() {
+    let (root, recipe) = site(4);
+    let path = |name: &str| root.path().join(name).to_str().expect("UTF-8").to_string();
+    let sampled = ["--tasks", "compare,words", "--problems", "12", "--keep", "all", "-n", "24", "--out"];
+    let sample = |out: &str| fathom(&[&["sample", model()], &sampled[..], &[out]].concat());
+    let table = sample(&path("all.jsonl")).ok();
+    assert!(table.contains("compare") && table.contains("12"), "{table}");
+    let again = sample(&path("all.jsonl")).refusal();
+    assert!(again.contains("is there already"), "{again}");
+    let unknown = fathom(&["sample", model(), "--tasks", "gsm8k", "--out", &path("no.jsonl")]).refusal();
+    assert!(unknown.contains("one of arithmetic"), "{unknown}");
+
+    // Adapters on the model that answered, learning its own answers; merged, it answers again.
+    let text = std::fs::read_to_string(&recipe).expect("the recipe");
+    let (before, after) = (text.find("[model]").expect("a table"), text.find("[tokenizer]").expect("a table"));
+    let text = format!("{}INIT\n{}", &text[..before], &text[after..]);
+    let text = text.replace("mtp_weight = [[0, 0.3]]\nbias_speed = [[0, 0.01]]\n", "");
+    let chats = "chat = [\"all.jsonl\"]";
+    let text = text.replace("text = [\"stories.txt\"]\nsplit_at_blank_lines = true", chats);
+    let text = text.replace("held_out_one_in = 10", "held_out_one_in = 3");
+    let init = format!("[init]\nfrom = {:?}\n[lora]\nrank = 2\n[optimizer]\nkind = \"adamw\"\nlr = 1e-3", model());
+    let tuned = file(root.path(), "lora.toml", &text.replace("INIT", &init));
+    let said = fathom(&["train", "sft", &tuned, "--run", &path("lora")]).ok();
+    assert!(said.contains("finished"), "{said}");
+    fathom(&["train", "export", &path("lora"), &path("merged")]).ok();
+    assert!(!fathom(&["run", &path("merged"), "-p", "the cat", "-t", "0", "-n", "4"]).ok().is_empty());
+
+    // A student from noise learns the model's distributions.
+    let missing = fathom(&["train", "distill", &tuned, "--run", &path("no")]).refusal();
+    assert!(missing.contains("nobody to learn from"), "{missing}");
+    let student = std::fs::read_to_string(&recipe)
+        .expect("the recipe")
+        .replace("[tokenizer]", &format!("[teacher]\nfrom = {:?}\n[tokenizer]", model()));
+    let student = file(root.path(), "student.toml", &student);
+    let said = fathom(&["train", "distill", &student, "--run", &path("student")]).ok();
+    assert!(said.contains("finished, 4 steps"), "{said}");
 }

@@ -34,6 +34,9 @@ pub(super) struct Wanted<'a> {
     pub(super) entropy: bool,
 }
 
+/// Gradients of the rows (written) and of the head's matrix (added to, where it is trained).
+pub(super) type HeadGradients<'a> = (&'a mut [f32], Option<&'a mut [f32]>, Precision);
+
 /// What the head computed: the loss, and the sum and count of entropies.
 #[derive(Clone, Copy, Default)]
 pub(super) struct HeadLoss {
@@ -41,15 +44,15 @@ pub(super) struct HeadLoss {
     pub(super) entropy: (f64, usize),
 }
 
-/// The loss of normed rows `x`, `[T, hidden]`; `logprobs[t]` is that of the target. With gradients of
-/// the rows (written) and of the head's matrix (added to), where they are wanted.
+/// The loss of normed rows `x`, `[T, hidden]`; `logprobs[t]` is that of the target. With gradients where
+/// they are wanted.
 pub(super) fn loss(
     model: &Model,
     pool: &Pool,
     x: &[f32],
     wanted: &Wanted,
     logprobs: &mut [f32],
-    mut gradients: Option<(&mut [f32], &mut [f32], Precision)>,
+    mut gradients: Option<HeadGradients>,
     s: &mut HeadScratch,
 ) -> HeadLoss {
     let (hidden, vocab) = (model.spec.hidden, model.spec.vocab);
@@ -84,7 +87,9 @@ pub(super) fn loss(
             });
         }
         matmul_dx(pool, &mut dx[rows.start * hidden..rows.end * hidden], &s.logits, head);
-        matmul_dw(pool, dhead, &s.logits, x, *precision);
+        if let Some(dhead) = dhead {
+            matmul_dw(pool, dhead, &s.logits, x, *precision);
+        }
     }
     out
 }

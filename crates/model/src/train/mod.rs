@@ -7,6 +7,7 @@
 //!
 //! Gradients are sums over rows in a fixed order: threads and checkpointing change no bit of them.
 
+mod adapters;
 mod head;
 mod mtp;
 mod pass;
@@ -18,6 +19,7 @@ use kernels::pool::Pool;
 use crate::parameters::ParameterSpec;
 
 pub use crate::layers::mla::Arithmetic;
+pub use adapters::{Adapter, Lora, merged};
 pub use kernels::train::panels::Precision;
 pub use pass::TrainState;
 pub use trainable::{TrainError, Trainable};
@@ -105,8 +107,8 @@ pub struct Outcome {
 /// Computes the loss of a batch and adds its gradients to `gradients`.
 ///
 /// # Panics
-/// If the batch's sizes do not agree, a token is not of the vocabulary, or `gradients` are of another
-/// model.
+/// If the batch's sizes do not agree, a token is not of the vocabulary, `gradients` are of another model, or
+/// prediction modules are to be trained through adapters.
 pub fn forward_backward(
     trainable: &Trainable,
     pool: &Pool,

@@ -139,7 +139,7 @@ impl Run<'_, '_> {
         let (context, m) = (self.context, &mut self.modules[i]);
         let (pool, spec) = (context.pool, &context.model.spec);
         let (d, eps, w) = (spec.hidden, spec.mtp[i].norm_eps, &context.model.weights.mtp[i]);
-        let parameters = context.trainable.parameters();
+        let parameters = context.trainable.layout();
         let range = range_of(parameters, Place::Mtp(i));
         let own = |gradients: &mut Gradients, f: &mut dyn FnMut(&mut layers::Gradients)| {
             let parts = &mut gradients.parts[range.clone()];
@@ -152,7 +152,16 @@ impl Run<'_, '_> {
         add(pool, &mut m.dx, &m.dhalf);
 
         let set = RowSet::new(context, &m.sequences, &m.pages);
-        backward_block(context, spec.blocks.len() + i, &set, &mut m.dx, &m.acts, self.scratch, gradients);
+        backward_block(
+            context,
+            spec.blocks.len() + i,
+            &set,
+            &mut m.dx,
+            &m.acts,
+            self.scratch,
+            gradients,
+            &mut Vec::new(),
+        );
         own(gradients, &mut |g| matmul_dw(pool, g.of(Part::MtpProjection), &m.dx, &m.joined, context.precision));
         matmul_dx(pool, sized(&mut m.djoined, m.joined.len()), &m.dx, &w.projection);
 

@@ -41,6 +41,8 @@ pub struct TrainState {
     scratch: BlockScratch,
     head: HeadScratch,
     modules: Vec<Module>,
+    /// Gradients of a block whose parameters are not trained, on their way to those of adapters.
+    frozen: Vec<Vec<f32>>,
 }
 
 /// What every part of a pass needs.
@@ -145,15 +147,27 @@ pub(super) fn backward_block(
     acts: &BlockActivations,
     scratch: &mut BlockScratch,
     gradients: &mut Gradients,
+    frozen: &mut Vec<Vec<f32>>,
 ) {
     let (spec, weights) = block_of(context.model, block);
     let step = rows.step(context, block);
     let balance = context.balance / rows.sequences.iter().filter(|&&n| n > 0).count().max(1) as f32;
     let t = Backward { step: &step, sequences: rows.sequences, precision: context.precision, balance };
-    let range = range_of(context.trainable.parameters(), place_of(context.model, block));
-    let parameters = &context.trainable.parameters()[range.clone()];
-    let mut gradients = layers::Gradients { parameters, parts: &mut gradients.parts[range] };
-    block::backward(spec, weights, &t, dx, acts, scratch, &mut gradients);
+    let trainable = context.trainable;
+    let range = range_of(trainable.layout(), place_of(context.model, block));
+    let parameters = &trainable.layout()[range.clone()];
+    let Some(adapters) = trainable.adapters() else {
+        let mut gradients = layers::Gradients { parameters, parts: &mut gradients.parts[range] };
+        return block::backward(spec, weights, &t, dx, acts, scratch, &mut gradients);
+    };
+    frozen.resize_with(frozen.len().max(range.len()), Vec::new);
+    for (part, parameter) in frozen.iter_mut().zip(parameters) {
+        part.clear();
+        part.resize(parameter.elements() as usize, 0.0);
+    }
+    let mut of_block = layers::Gradients { parameters, parts: &mut frozen[..range.len()] };
+    block::backward(spec, weights, &t, dx, acts, scratch, &mut of_block);
+    adapters.project(context.pool, range, frozen, trainable.masters(), &mut gradients.parts);
 }
 
 /// What a block with experts tells: the tokens of each expert and, where it is asked for, the mean
@@ -187,6 +201,8 @@ pub(super) fn run(
 ) -> Outcome {
     let model = trainable.model();
     check(trainable, batch, gradients.as_deref());
+    let modules = objective.mtp_weight != 0.0 && !model.spec.mtp.is_empty();
+    assert!(!modules || trainable.adapters().is_none(), "prediction modules are not trained through adapters");
     let context = Context {
         trainable,
         model,
@@ -209,7 +225,7 @@ pub(super) fn run(
     };
     forward(&context, state, &rows, batch, keep, &mut outcome);
     loss(&context, state, batch, gradients.as_deref_mut(), &mut outcome);
-    if objective.mtp_weight != 0.0 && !model.spec.mtp.is_empty() {
+    if modules {
         let TrainState { cache, modules, normed, dnormed, scratch, head, .. } = state;
         let cache = &mut cache.as_mut().expect("made above").1;
         let mut run = mtp::Run { context: &context, cache, modules, scratch, head };
@@ -319,11 +335,11 @@ fn loss(
     outcome.entropy = state.entropy.then(|| told.entropy.0 / told.entropy.1.max(1) as f64);
 }
 
-/// The gradient of the head's matrix: the embedding's where they are tied.
-pub(super) fn head_gradient<'a>(context: &Context, gradients: &'a mut Gradients) -> &'a mut [f32] {
-    let parameters = context.trainable.parameters();
+/// The gradient of the head's matrix: the embedding's where they are tied; none where it is not trained.
+pub(super) fn head_gradient<'a>(context: &Context, gradients: &'a mut Gradients) -> Option<&'a mut [f32]> {
     let part = if context.model.spec.head.tied { Part::Embedding } else { Part::Head };
-    &mut gradients.parts[number_of(parameters, part).expect("every model has one")]
+    let number = number_of(context.trainable.layout(), part).expect("every model has one");
+    context.trainable.adapters().is_none().then(|| gradients.parts[number].as_mut_slice())
 }
 
 /// From `state.dnormed` down to the embedding.
@@ -336,18 +352,23 @@ fn backward(
     gradients: &mut Gradients,
 ) {
     let (model, pool) = (context.model, context.pool);
-    let TrainState { cache, acts, inputs, x, dx, dnormed, scratch, .. } = state;
+    let TrainState { cache, acts, inputs, x, dx, dnormed, scratch, frozen, .. } = state;
     let cache = &mut cache.as_mut().expect("made before").1;
-    let norm = number_of(context.trainable.parameters(), Part::FinalNorm).expect("every model has one");
+    let norm = number_of(context.trainable.layout(), Part::FinalNorm).expect("every model has one");
     let (weight, eps) = (&model.weights.final_norm, model.spec.final_norm_eps);
-    rms_norm_backward(pool, sized(dx, x.len()), &mut gradients.parts[norm], dnormed, x, weight, eps);
+    let mut untrained = Vec::new();
+    let dnorm = match context.trainable.adapters() {
+        None => gradients.parts[norm].as_mut_slice(),
+        Some(_) => sized(&mut untrained, weight.len()),
+    };
+    rms_norm_backward(pool, sized(dx, x.len()), dnorm, dnormed, x, weight, eps);
     for l in (0..model.spec.blocks.len()).rev() {
         if keep == Keep::Inputs {
             layers::copy(pool, x, &inputs[l]);
             forward_block(context, l, rows, x, &mut cache.layers[l], &mut acts[0]);
         }
         let acts = &acts[if keep == Keep::All { l } else { 0 }];
-        backward_block(context, l, rows, dx, acts, scratch, gradients);
+        backward_block(context, l, rows, dx, acts, scratch, gradients, frozen);
     }
     embedding_backward(context, batch.tokens, dx, gradients);
 }
@@ -356,7 +377,10 @@ fn backward(
 pub(super) fn embedding_backward(context: &Context, tokens: &[u32], dx: &[f32], gradients: &mut Gradients) {
     const TOKENS: usize = 128;
     let (hidden, scale) = (context.model.spec.hidden, context.model.spec.embedding_scale.unwrap_or(1.0));
-    let number = number_of(context.trainable.parameters(), Part::Embedding).expect("every model has one");
+    if context.trainable.adapters().is_some() {
+        return;
+    }
+    let number = number_of(context.trainable.layout(), Part::Embedding).expect("every model has one");
     context.pool.for_each_piece(&mut gradients.parts[number], TOKENS * hidden, |i, gradient| {
         let own = i * TOKENS..i * TOKENS + gradient.len() / hidden;
         for (&token, dx) in tokens.iter().zip(dx.chunks_exact(hidden)) {

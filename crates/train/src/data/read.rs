@@ -11,7 +11,7 @@ use kernels::pool::Pool;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::record::reader::RowIter;
-use text::{ChatInput, ChatTemplate, Segment, Tokenizer};
+use text::{ChatInput, ChatTemplate, ReasoningFormat, Segment, Tokenizer};
 
 use super::{DataError, FileEntry, files};
 use crate::corpus;
@@ -384,8 +384,7 @@ impl Chat {
         for &i in &answers {
             let prompt = self.render(&messages[..i], true)?;
             let full = self.render(&messages[..=i], false)?;
-            let answer = after(&full, &prompt)
-                .ok_or("the chat template does not continue its own prompt with the assistant's message")?;
+            let answer = self.answer(&messages[i], &prompt, after(&full, &prompt))?;
             let so_far: Vec<Segment> = whole.iter().flat_map(|part| part.segments.clone()).collect();
             match after(&prompt, &so_far) {
                 Some(new) => {
@@ -404,6 +403,36 @@ impl Chat {
         Ok(apart)
     }
 
+    /// What the model would have written after the prompt. Published templates render earlier answers, from which they
+    /// drop the reasoning; then it is written here in R1's form (report, table 1), as the prompt has begun it.
+    fn answer(
+        &self,
+        message: &serde_json::Value,
+        prompt: &[Segment],
+        rendered: Option<Vec<Segment>>,
+    ) -> Result<Vec<Segment>, String> {
+        let field = |name: &str| message.get(name).and_then(|text| text.as_str()).unwrap_or_default().trim();
+        let (mut reasoning, mut content) = (field("reasoning_content"), field("content"));
+        if let Some((before, after)) = content.rsplit_once("</think>") {
+            reasoning = before.trim().strip_prefix("<think>").unwrap_or(before).trim();
+            content = after.trim();
+        }
+        let shown = |segments: &[Segment]| text_of(segments).contains(reasoning);
+        if let Some(rendered) = rendered.filter(|segments| shown(segments)) {
+            return Ok(rendered);
+        }
+        let open = ReasoningFormat::think_after(&text_of(prompt)) == ReasoningFormat::think(true);
+        if reasoning.is_empty() && !open {
+            return Err("the chat template does not continue its own prompt with the assistant's message".to_string());
+        }
+        let mut segments = vec![Segment::untrusted(reasoning), Segment::trusted("\n</think>\n\n")];
+        if !open {
+            segments.insert(0, Segment::trusted("<think>\n"));
+        }
+        segments.extend([Segment::untrusted(content), Segment::trusted(self.eos.clone())]);
+        Ok(segments)
+    }
+
     fn render(&self, messages: &[serde_json::Value], prompt: bool) -> Result<Vec<Segment>, String> {
         let input = ChatInput {
             messages,
@@ -416,10 +445,13 @@ impl Chat {
     }
 }
 
+fn text_of(segments: &[Segment]) -> String {
+    segments.iter().map(|segment| segment.text.as_str()).collect()
+}
+
 /// What stands in `full` after `prefix`; none if it does not begin with it.
 fn after(full: &[Segment], prefix: &[Segment]) -> Option<Vec<Segment>> {
-    let text = |segments: &[Segment]| segments.iter().map(|segment| segment.text.as_str()).collect::<String>();
-    let (whole, prefix) = (text(full), text(prefix));
+    let (whole, prefix) = (text_of(full), text_of(prefix));
     whole.strip_prefix(&prefix)?;
     let mut skip = prefix.len();
     let mut rest = Vec::new();

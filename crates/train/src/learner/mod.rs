@@ -3,6 +3,7 @@
 //! The loop knows models only through [`Learner`], so that its own promises (resume, checkpoints, skipped steps) are
 //! tested with a small one.
 
+mod teacher;
 mod transformer;
 
 use kernels::pool::Pool;
@@ -10,6 +11,7 @@ use model::parameters::ParameterSpec;
 
 use crate::data::Batch;
 
+pub use teacher::Teacher;
 pub use transformer::Transformer;
 
 /// What is learned beside the next token.

@@ -11,7 +11,7 @@ use model::train::{
     Arithmetic, Gradients, Objective, Outcome, TrainBatch, TrainState, Trainable, forward_backward, forward_only,
 };
 
-use super::{Aims, Learner, Passed};
+use super::{Aims, Learner, Passed, Teacher};
 use crate::data::Batch;
 use crate::recipe::{Precision, Recipe};
 use crate::run::RunError;
@@ -21,6 +21,7 @@ pub struct Transformer {
     trainable: Trainable,
     state: TrainState,
     gradients: Gradients,
+    teacher: Option<Teacher>,
 }
 
 impl Transformer {
@@ -33,11 +34,12 @@ impl Transformer {
             Precision::F32 => Rounding::F32,
             Precision::Bf16 => Rounding::Bf16,
         };
-        let trainable = match &recipe.init.from {
-            None => Trainable::init(spec, rounding, recipe.init.std, recipe.seed, pool),
-            Some(path) => {
+        let trainable = match (&recipe.init.from, &recipe.lora) {
+            (None, _) => Trainable::init(spec, rounding, recipe.init.std, recipe.seed, pool),
+            (Some(path), None) => Trainable::from_model(&opened(&recipe.path(path), &spec)?, rounding, pool),
+            (Some(path), Some(lora)) => {
                 let model = opened(&recipe.path(path), &spec)?;
-                Trainable::from_model(&model, rounding, pool)
+                Trainable::adapted(model, &lora.settings(&spec), rounding, recipe.seed, pool)
             }
         };
         let trainable = trainable.map_err(|error| RunError::Model(error.to_string()))?;
@@ -49,7 +51,12 @@ impl Transformer {
         // Gradients come from the loop; these only lend their type.
         let gradients = Gradients { parts: Vec::new() };
         // Whole sequences at once: expanding keys and values costs less than absorbing them.
-        Transformer { trainable, state: TrainState::new(Arithmetic::Expanded), gradients }
+        Transformer { trainable, state: TrainState::new(Arithmetic::Expanded), gradients, teacher: None }
+    }
+
+    /// From now on the teacher's distributions are learned. What is measured stays the data's own tokens.
+    pub fn learn_from(&mut self, teacher: Teacher) {
+        self.teacher = Some(teacher);
     }
 
     /// The model with its present weights.
@@ -89,7 +96,10 @@ impl Learner for Transformer {
         let objective =
             Objective { mtp_weight: aims.mtp_weight, balance: aims.balance, checkpointing: aims.checkpointing };
         std::mem::swap(&mut self.gradients.parts, gradients);
-        let batch = train_batch(batch, &weights);
+        let vocab = self.trainable.model().spec.vocab;
+        let soft = self.teacher.as_mut().map(|teacher| teacher.targets(pool, batch, vocab));
+        let soft_targets = soft.as_ref().map(|soft| soft.borrowed());
+        let batch = TrainBatch { soft_targets, ..train_batch(batch, &weights) };
         let outcome = forward_backward(&self.trainable, pool, &mut self.state, &batch, &objective, &mut self.gradients);
         std::mem::swap(&mut self.gradients.parts, gradients);
         passed(outcome, aims.balance)

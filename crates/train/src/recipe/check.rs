@@ -1,6 +1,8 @@
 //! The limits of a recipe's numbers.
 
-use super::{Recipe, RecipeError, ScheduleKind, Source};
+use model::spec::ModelSpec;
+
+use super::{OptimizerKind, Recipe, RecipeError, ScheduleKind, Source, TARGETS};
 
 /// Collects the first number that is outside its limits.
 struct Check<'a> {
@@ -50,6 +52,10 @@ pub(super) fn check(file: &str, recipe: &Recipe) -> Result<(), RecipeError> {
     data(&check, recipe)?;
     train(&check, recipe)?;
     optimizer(&check, recipe)?;
+    if let Some(teacher) = &recipe.teacher {
+        check.count("teacher.top", teacher.top as u64, 1, 4096)?;
+        check.within("teacher.share", teacher.share, 0.0, 1.0)?;
+    }
     run(&check, recipe)
 }
 
@@ -168,6 +174,41 @@ fn optimizer(check: &Check, recipe: &Recipe) -> Result<(), RecipeError> {
         return Err(check.refuse("schedule.warmup_steps", schedule.warmup_steps, limit));
     }
     Ok(())
+}
+
+/// The limits of the table `[lora]`.
+pub(super) fn adapters(file: &str, recipe: &Recipe, spec: &ModelSpec) -> Result<(), RecipeError> {
+    let check = Check { file };
+    let Some(lora) = &recipe.lora else { return Ok(()) };
+    if recipe.init.from.is_none() {
+        return Err(check.refuse("lora", "given", "absent where init.from names no model"));
+    }
+    check.count("lora.rank", lora.rank as u64, 1, 1024)?;
+    check.within("lora.alpha", lora.alpha.unwrap_or(1.0), 1e-6, 1e6)?;
+    if recipe.optimizer.kind == OptimizerKind::Muon {
+        return Err(check.refuse("optimizer.kind", "muon", "adamw where lora is given"));
+    }
+    // What adapters do not reach is not trained.
+    let of_base = [("train.mtp_weight", &recipe.train.mtp_weight), ("train.bias_speed", &recipe.train.bias_speed)];
+    for (key, list) in of_base {
+        if list.iter().any(|(_, value)| *value != 0.0) {
+            return Err(check.refuse(key, format!("{list:?}"), "absent where lora is given"));
+        }
+    }
+    for name in &lora.targets {
+        if !TARGETS.iter().any(|(known, _)| known == name) {
+            let known: Vec<&str> = TARGETS.iter().map(|(known, _)| *known).collect();
+            return Err(check.refuse(
+                "a name in lora.targets",
+                format!("{name:?}"),
+                format!("one of {}", known.join(", ")),
+            ));
+        }
+    }
+    lora.settings(spec)
+        .adapters(spec)
+        .map(|_| ())
+        .map_err(|error| check.refuse("lora.targets", format!("{:?}", lora.targets), format!("otherwise: {error}")))
 }
 
 fn run(check: &Check, recipe: &Recipe) -> Result<(), RecipeError> {

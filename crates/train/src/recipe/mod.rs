@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use model::config::SpecError;
+use model::parameters::Part;
 use model::spec::ModelSpec;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,12 @@ pub struct Recipe {
     /// The learning rate over the run.
     #[serde(default)]
     pub schedule: Schedule,
+    /// Adapters on a frozen model, in place of all of its parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
+    /// A model whose distributions are learned: distillation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<Teacher>,
     /// What happens beside the training: evaluation, checkpoints, limits. May be changed between a stop and a resume.
     #[serde(default)]
     pub run: Run,
@@ -203,6 +210,69 @@ pub enum Precision {
     Bf16,
 }
 
+/// A model with the same tokenizer whose distribution over the next token is learned (Hinton et al. 2015), in place of
+/// the token that the data has, or beside it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Teacher {
+    /// Its folder, in Hugging Face layout.
+    pub from: PathBuf,
+    /// So many of its likeliest tokens are learned, as shares of their sum.
+    #[serde(default = "defaults::top")]
+    pub top: usize,
+    /// What its distribution counts; the rest is for the data's own token.
+    #[serde(default = "defaults::share")]
+    pub share: f64,
+}
+
+/// Low-rank adapters (Hu et al. 2021) on a model that stays as it is: `init.from` names it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lora {
+    /// Their rank.
+    pub rank: usize,
+    /// Their product counts `alpha / rank`; by default twice the rank.
+    pub alpha: Option<f64>,
+    /// The projections that get one, by their published names (see [`TARGETS`]); by default all of attention and of
+    /// the networks that every token goes through.
+    #[serde(default)]
+    pub targets: Vec<String>,
+}
+
+/// Names of projections in `lora.targets`.
+pub const TARGETS: &[(&str, &[Part])] = &[
+    ("q_proj", &[Part::Query]),
+    ("k_proj", &[Part::Key]),
+    ("v_proj", &[Part::Value]),
+    ("q_a_proj", &[Part::QueryDown]),
+    ("q_b_proj", &[Part::QueryUp]),
+    ("kv_a_proj_with_mqa", &[Part::KvDown]),
+    ("kv_b_proj", &[Part::KvUp]),
+    ("o_proj", &[Part::AttentionOutput]),
+    ("gate_proj", &[Part::Gate, Part::SharedGate]),
+    ("up_proj", &[Part::Up, Part::SharedUp]),
+    ("down_proj", &[Part::Down, Part::SharedDown]),
+    ("experts.gate_proj", &[Part::ExpertGate]),
+    ("experts.up_proj", &[Part::ExpertUp]),
+    ("experts.down_proj", &[Part::ExpertDown]),
+];
+
+impl Lora {
+    /// As the model takes it; of a target that stands for several matrices those that `spec` has.
+    pub fn settings(&self, spec: &ModelSpec) -> model::train::Lora {
+        let has = |part: &Part| spec.parameters().iter().any(|parameter| parameter.slot.part == *part);
+        let of_name = |name: &String| {
+            let parts = TARGETS.iter().find(|(known, _)| known == name).map_or(&[][..], |(_, parts)| parts);
+            // One that the model lacks altogether stays: the model says so.
+            let there: Vec<Part> = parts.iter().copied().filter(has).collect();
+            if there.is_empty() { parts.iter().take(1).copied().collect() } else { there }
+        };
+        let targets = self.targets.iter().flat_map(of_name).collect();
+        let alpha = self.alpha.unwrap_or(2.0 * self.rank as f64) as f32;
+        model::train::Lora { rank: self.rank, alpha, targets }
+    }
+}
+
 /// How parameters change.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -337,6 +407,12 @@ mod defaults {
     pub(super) fn clip() -> f64 {
         1.0
     }
+    pub(super) fn top() -> usize {
+        64
+    }
+    pub(super) fn share() -> f64 {
+        1.0
+    }
 }
 
 impl Recipe {
@@ -374,7 +450,8 @@ impl Recipe {
             recipe.model = recipe.model_of_start(file)?;
         }
         check::check(file, &recipe)?;
-        recipe.spec_in(file)?;
+        let spec = recipe.spec_in(file)?;
+        check::adapters(file, &recipe, &spec)?;
         Ok(recipe)
     }
 
@@ -561,5 +638,36 @@ micro_batch_tokens = 32
         refused("tokens = 6400", "tokens = 0", "train.tokens is 0");
         refused("sequence = 16", "sequence = 16\nfim_rate = 0.1", "0 where tokenizer.fim names no tokens");
         refused("tokens = 1000\n", "tokens = 1000\ndecay_tokens = 5\n", "0 where data.decay_share is 0");
+        let teacher = "[teacher]\nfrom = \"t\"\n";
+        refused("[train]", &format!("{teacher}top = 0\n[train]"), "teacher.top is 0; it must be between 1 and");
+        refused("[train]", &format!("{teacher}share = 2\n[train]"), "teacher.share is 2; it must be between 0 and 1");
+        refused("[train]", "[lora]\nrank = 8\n[train]", "lora is given; it must be absent where init.from names no");
+    }
+
+    #[test]
+    fn adapters_are_refused_where_they_cannot_be_trained() {
+        let start = "[init]\nfrom = \"base\"\n[optimizer]\nkind = \"adamw\"\n[lora]\nrank = 8\n";
+        let recipe = |more: &str| Recipe::parse("tiny.toml", &text(&(start.to_string() + more)));
+        let lora = recipe("targets = [\"q_proj\", \"gate_proj\"]").unwrap().lora.unwrap();
+        let spec = recipe("").unwrap().spec().unwrap();
+        let settings = lora.settings(&spec);
+        assert_eq!(settings.targets, [Part::Query, Part::Gate, Part::SharedGate]);
+        assert_eq!((settings.rank, settings.alpha, settings.scale()), (8, 16.0, 2.0));
+        let refused = |more: &str, wanted: &str| {
+            let error = recipe(more).expect_err("a refusal").to_string();
+            assert!(error.contains(wanted) && error.lines().count() == 1, "{error}");
+        };
+        refused("targets = [\"q_prj\"]", "one of q_proj, k_proj");
+        refused("targets = [\"k_proj\"]", "no matrix Key for an adapter");
+        refused("alpha = -1", "lora.alpha is -1");
+        let replaced = |from: &str, to: &str, wanted: &str| {
+            let all = text(start).replacen(from, to, 1);
+            let error = Recipe::parse("tiny.toml", &all).expect_err("a refusal").to_string();
+            assert!(error.contains(wanted), "{error}");
+        };
+        replaced("\"adamw\"", "\"muon\"", "optimizer.kind is muon; it must be adamw where lora is given");
+        replaced("rank = 8", "rank = 0", "lora.rank is 0");
+        replaced("[train]", "[train]\nmtp_weight = [[0, 0.1]]", "train.mtp_weight");
+        replaced("[train]", "[train]\nbias_speed = [[0, 0.1]]", "train.bias_speed");
     }
 }

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use model::families::read_config;
+
 use super::Recipe;
 use super::log::{Measured, read_log};
 use crate::bill::grouped;
-use crate::export::{Storage, pretty, read_json, write_model};
+use crate::export::{Storage, Values, pretty, read_json, write_model};
 use crate::files;
 use crate::pretrain::layout;
 use crate::run::RunError;
@@ -60,7 +62,10 @@ pub fn export(
     if let Ok(manifest) = std::fs::read_to_string(start.join("manifest.json")) {
         texts.push(("manifest.json", manifest));
     }
-    write_model(out, read_json(&start.join("config.json"))?, &start, &checkpoint, storage, &texts)?;
+    let config = read_json(&start.join("config.json"))?;
+    let (spec, _) = read_config(&config).map_err(|error| RunError::Model(error.to_string()))?;
+    let values = Values::Whole(checkpoint::masters(&checkpoint, &spec.parameters())?);
+    write_model(out, config, &start, &values, storage, &texts)?;
     Ok((recipe, state))
 }
 

@@ -50,9 +50,11 @@ pub struct Line {
 }
 
 impl Line {
-    /// The least and the greatest load of an expert on any layer, as shares of the mean.
+    /// The least and the greatest load of an expert on any layer, as shares of the mean. Layers that saw no token (a
+    /// prediction module that has no weight yet) do not count.
     pub fn load_range(&self) -> Option<(f32, f32)> {
-        let mut all = self.expert_load.iter().flatten().copied();
+        let ran = |loads: &&Vec<f32>| loads.iter().any(|&load| load > 0.0);
+        let mut all = self.expert_load.iter().filter(ran).flatten().copied();
         let first = all.next()?;
         Some(all.fold((first, first), |(low, high), load| (low.min(load), high.max(load))))
     }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use kernels::pool::Pool;
 use kernels::train::optim::global_norm;
+use serde::{Deserialize, Serialize};
 
 use crate::data::{Data, DataError, Order};
 use crate::energy::Energy;
@@ -79,6 +80,62 @@ pub struct Options {
     pub operations_per_token: f64,
     /// The recipes with which the run was started before.
     pub before: Vec<Recipe>,
+    /// Other models that the run depends on.
+    pub origins: Origins,
+}
+
+/// A model that a run depends on, as its checkpoints remember it.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+pub struct Origin {
+    /// Where it was when the run was last started.
+    pub path: PathBuf,
+    /// A hash of its files.
+    pub sha256: String,
+}
+
+/// All such models.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+pub struct Origins {
+    /// The frozen one that the run's weights are adapters of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Origin>,
+    /// The one whose distributions are learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<Origin>,
+}
+
+impl Origin {
+    /// The model at `path`.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn at(path: &Path) -> Result<Origin, RunError> {
+        let read = |source| RunError::Read { path: path.to_path_buf(), source };
+        let path = fs::canonicalize(path).map_err(read)?;
+        let sha256 = files::sha256_model(&path).map_err(read)?;
+        Ok(Origin { path, sha256 })
+    }
+}
+
+impl Origins {
+    /// What a checkpoint remembers.
+    pub fn of(state: &State) -> Origins {
+        serde_json::from_value(state.more.clone()).unwrap_or_default()
+    }
+
+    fn to_value(&self) -> serde_json::Value {
+        if *self == Origins::default() {
+            return serde_json::Value::Null;
+        }
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// Whether the models have the same contents, wherever they lie.
+    fn same(&self, other: &Origins) -> bool {
+        let hashes =
+            |origins: &Origins| [&origins.base, &origins.teacher].map(|o| o.as_ref().map(|o| o.sha256.clone()));
+        hashes(self) == hashes(other)
+    }
 }
 
 /// Why a run ended.
@@ -215,8 +272,9 @@ impl<'a> Loop<'a> {
             return Err(RunError::Checkpoint { path: checkpoints, reason });
         }
         let saved = found.as_ref().map(|(_, state)| state.step);
+        let more = options.origins.to_value();
         let state = match found {
-            None => State { recipe_sha256, manifest_sha256, elements, ..State::default() },
+            None => State { recipe_sha256, manifest_sha256, elements, more, ..State::default() },
             Some((path, state)) => {
                 let changed = |what| Err(RunError::Changed { path: path.clone(), what });
                 if state.recipe_sha256 != recipe_sha256 && !same_so_far(recipe, options, &state) {
@@ -225,10 +283,13 @@ impl<'a> Loop<'a> {
                 if state.manifest_sha256 != manifest_sha256 {
                     return changed("training set");
                 }
+                if !Origins::of(&state).same(&options.origins) {
+                    return changed("model to begin with or to learn from");
+                }
                 checkpoint::restore(&path, learner.masters_mut(), &mut optimizer)?;
                 learner.refresh(pool);
                 observer.note(&format!("going on from step {}", state.step));
-                State { recipe_sha256, ..state }
+                State { recipe_sha256, more, ..state }
             }
         };
         let log = Log::open(&options.folder.join("log.jsonl"), state.step)?;

@@ -233,7 +233,7 @@ impl Learner for Bigram {
 }
 
 /// Remembers what it was told.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Told {
     pub(crate) notes: Vec<String>,
     pub(crate) warnings: Vec<String>,
