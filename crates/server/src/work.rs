@@ -89,7 +89,7 @@ pub(crate) enum Output {
     /// An answer is complete.
     Ended { answer: usize, end: End },
     /// All answers are complete and in the ledger.
-    Done(Summary),
+    Done(Box<Summary>),
     /// The request failed; nothing follows.
     Failed(ApiError),
 }
@@ -207,7 +207,7 @@ impl Work {
         let last = match (outcome, recorded) {
             (Err(None), _) => return,
             (Err(Some(error)), _) | (Ok(()), Err(error)) => Output::Failed(error),
-            (Ok(()), Ok(())) => Output::Done(summary),
+            (Ok(()), Ok(())) => Output::Done(Box::new(summary)),
         };
         // Whoever asked may be gone by now; the ledger knows.
         let _ = out.send(last).await;
