@@ -13,13 +13,38 @@ pub struct ModelCompute<'a> {
     runner: Runner<'a>,
     cache: Cache,
     acts: Activations,
+    /// The last step's logits, whose memory the next one uses.
+    logits: Vec<f32>,
+}
+
+/// A cache and buffers that outlive the model's weights: a learner's change between two rollouts.
+#[derive(Default)]
+pub struct Kept {
+    cache: Option<Cache>,
+    acts: Activations,
+    logits: Vec<f32>,
 }
 
 impl<'a> ModelCompute<'a> {
     /// Runs `model` on `pool` with a cache of `pages` pages.
     pub fn new(model: &'a Model, pool: &'a Pool, pages: usize, format: CacheFormat) -> ModelCompute<'a> {
         let cache = Cache::new(&model.spec, format, pages);
-        ModelCompute { runner: Runner::new(model, pool), cache, acts: Activations::default() }
+        let (acts, logits) = (Activations::default(), Vec::new());
+        ModelCompute { runner: Runner::new(model, pool), cache, acts, logits }
+    }
+
+    /// [`ModelCompute::new`] with the buffers of an earlier one of the same model ([`ModelCompute::keep`]), whatever
+    /// its weights were then. The cache is made anew where it is too small.
+    pub fn with(kept: Kept, model: &'a Model, pool: &'a Pool, pages: usize, format: CacheFormat) -> ModelCompute<'a> {
+        let Kept { cache, acts, logits } = kept;
+        let cache = cache.filter(|cache| cache.fits(&model.spec, format, pages));
+        let cache = cache.unwrap_or_else(|| Cache::new(&model.spec, format, pages));
+        ModelCompute { runner: Runner::new(model, pool), cache, acts, logits }
+    }
+
+    /// Gives the buffers back for another use.
+    pub fn keep(self) -> Kept {
+        Kept { cache: Some(self.cache), acts: self.acts, logits: self.logits }
     }
 }
 
@@ -29,6 +54,16 @@ impl Compute for ModelCompute<'_> {
     }
 
     fn run(&mut self, tokens: &[u32], chunks: &[Chunk], wanted: &[usize]) -> Vec<f32> {
-        self.runner.forward(&Batch { tokens, chunks }, &mut self.cache, &mut self.acts, wanted)
+        let mut logits = std::mem::take(&mut self.logits);
+        self.runner.forward_into(&Batch { tokens, chunks }, &mut self.cache, &mut self.acts, wanted, &mut logits);
+        logits
+    }
+
+    fn pool(&self) -> Option<&Pool> {
+        Some(self.runner.pool())
+    }
+
+    fn recycle(&mut self, logits: Vec<f32>) {
+        self.logits = logits;
     }
 }
