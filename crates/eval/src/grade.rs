@@ -72,6 +72,23 @@ impl fmt::Display for Reason {
     }
 }
 
+impl Reason {
+    /// The same as [`fmt::Display`] in Arabic, without details.
+    pub fn arabic(&self) -> &'static str {
+        match self {
+            Reason::Right => "صحيح",
+            Reason::Unfinished => "لم ينته التفكير",
+            Reason::Empty => "لا توجد إجابة",
+            Reason::Expression(_) => "ليست عبارة حسابية ذات قيمة صحيحة",
+            Reason::Numbers => "يجب استعمال كل عدد معطى مرة واحدة فقط",
+            Reason::Value(_) => "القيمة غير المطلوبة",
+            Reason::Claim => "لا يساوي ما كتب",
+            Reason::Nothing => "لا توجد في الإجابة قيمة من النوع المطلوب",
+            Reason::Other => "إجابة أخرى",
+        }
+    }
+}
+
 /// Whether the prompt that a text continues ended inside the reasoning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
@@ -96,7 +113,7 @@ pub fn grade_answer(problem: &Problem, answer: &str) -> Grade {
         return Grade { correct: false, format_ok: false, reason: Reason::Empty };
     }
     let one_line = !answer.contains('\n') && !answer.contains("<|") && !answer.contains("think>");
-    let line = answer.lines().next_back().unwrap_or_default().trim();
+    let line = last_line(answer);
     let bare = extract(line);
     let plain = one_line && bare == line;
     let (reason, format_ok) = match &problem.expected {
@@ -146,6 +163,15 @@ pub(crate) fn part(written: &str, format: ReasoningFormat) -> Option<String> {
         _ => None,
     });
     (!open).then(|| content.collect())
+}
+
+/// What counts as the answer in a text whose reasoning has been taken off.
+pub(crate) fn stated(answer: &str) -> &str {
+    extract(last_line(answer))
+}
+
+fn last_line(answer: &str) -> &str {
+    answer.trim().lines().next_back().unwrap_or_default().trim()
 }
 
 /// The answer inside its line.

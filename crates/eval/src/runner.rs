@@ -100,7 +100,7 @@ pub fn run_jobs<C: Compute>(
         }
         for event in engine.step(&mut inbox) {
             match event {
-                Event::Started { .. } => {}
+                Event::Started { .. } | Event::Embedded { .. } => {}
                 Event::Refused(id, refusal) => return Err(RunError::Refused { index: id as usize, refusal }),
                 Event::Token { id, token, logprob, .. } => {
                     tokens += 1;

@@ -23,6 +23,24 @@ pub enum LayerCache {
     },
 }
 
+impl LayerCache {
+    fn planes(&self) -> impl Iterator<Item = &Plane> {
+        let (first, second) = match self {
+            LayerCache::Latent { latents, index_keys } => (latents, index_keys.as_ref()),
+            LayerCache::KeyValue { keys, values } => (keys, Some(values)),
+        };
+        std::iter::once(first).chain(second)
+    }
+
+    fn planes_mut(&mut self) -> impl Iterator<Item = &mut Plane> {
+        let (first, second) = match self {
+            LayerCache::Latent { latents, index_keys } => (latents, index_keys.as_mut()),
+            LayerCache::KeyValue { keys, values } => (keys, Some(values)),
+        };
+        std::iter::once(first).chain(second)
+    }
+}
+
 /// The cache of all layers: a pool of pages of [`PAGE_LEN`] positions that sequences share.
 ///
 /// Which pages belong to which sequence is the caller's business; a page number means the same page
@@ -94,6 +112,28 @@ impl Cache {
             }
             Attention::Gqa(gqa) => 2 * format.row_bytes(gqa.kv_heads * gqa.head_dim),
         }
+    }
+
+    /// Appends what a page holds in all layers, bit for bit: [`Cache::page_bytes`] bytes.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub fn page_to_bytes(&self, page: u32, out: &mut Vec<u8>) {
+        self.layers.iter().flat_map(LayerCache::planes).for_each(|plane| plane.page_to_bytes(page, out));
+    }
+
+    /// Makes a page hold what [`Cache::page_to_bytes`] wrote.
+    ///
+    /// # Panics
+    /// If there is no such page, or `bytes` has another length.
+    pub fn page_from_bytes(&mut self, page: u32, bytes: &[u8]) {
+        let mut left = bytes;
+        for plane in self.layers.iter_mut().flat_map(LayerCache::planes_mut) {
+            let (own, rest) = left.split_at(plane.page_bytes());
+            plane.page_from_bytes(page, own);
+            left = rest;
+        }
+        assert!(left.is_empty(), "{} bytes more than a page has", left.len());
     }
 
     /// Fills all pages with rows of noise, to measure the speed at a depth without computing what comes

@@ -120,6 +120,22 @@ impl<'a> Runner<'a> {
         wanted: &[usize],
         logits: &mut Vec<f32>,
     ) {
+        self.blocks(batch, cache, acts);
+        self.head(acts, wanted, logits);
+    }
+
+    /// As [`Runner::forward`], but for what the head would read: the rows `wanted` after the last norm,
+    /// `[wanted, hidden]`.
+    ///
+    /// # Panics
+    /// As [`Runner::forward`].
+    pub fn hidden(&self, batch: &Batch, cache: &mut Cache, acts: &mut Activations, wanted: &[usize]) -> Vec<f32> {
+        self.blocks(batch, cache, acts);
+        self.last_norm(acts, wanted);
+        acts.normed.clone()
+    }
+
+    fn blocks(&self, batch: &Batch, cache: &mut Cache, acts: &mut Activations) {
         let (spec, weights) = (&self.model.spec, &self.model.weights);
         check_batch(batch, cache);
         embed(self.model, self.pool, batch.tokens, &mut acts.x);
@@ -139,10 +155,9 @@ impl<'a> Runner<'a> {
             };
             block::forward(block_spec, block_weights, &step, &mut acts.x, &mut cache.layers[l], &mut acts.block);
         }
-        self.head(acts, wanted, logits);
     }
 
-    fn head(&self, acts: &mut Activations, wanted: &[usize], logits: &mut Vec<f32>) {
+    fn last_norm(&self, acts: &mut Activations, wanted: &[usize]) {
         let (spec, weights) = (&self.model.spec, &self.model.weights);
         let hidden = spec.hidden;
         acts.last.clear();
@@ -151,6 +166,11 @@ impl<'a> Runner<'a> {
         }
         acts.normed.resize(acts.last.len(), 0.0);
         ops::rms_norm(self.pool, &mut acts.normed, &acts.last, &weights.final_norm, spec.final_norm_eps);
+    }
+
+    fn head(&self, acts: &mut Activations, wanted: &[usize], logits: &mut Vec<f32>) {
+        let (spec, weights) = (&self.model.spec, &self.model.weights);
+        self.last_norm(acts, wanted);
         let head = weights.head.as_ref().unwrap_or(&weights.embedding);
         let logits = sized(logits, wanted.len() * spec.vocab);
         kernels::matmul::matmul(self.pool, logits, &acts.normed, head);

@@ -82,7 +82,7 @@ impl Finished {
     }
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, RunError> {
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, RunError> {
     let read = |source| RunError::Read { path: path.to_path_buf(), source };
     serde_json::from_slice(&fs::read(path).map_err(read)?).map_err(|error| read(error.into()))
 }
@@ -93,22 +93,43 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, RunError>
 /// If the run cannot be read, `out` is there already, or cannot be written.
 pub fn export(folder: &Path, out: &Path, storage: Storage, warn: &mut dyn FnMut(&str)) -> Result<Finished, RunError> {
     let run = Finished::read(folder, warn)?;
+    let bill = run.bill()?;
+    let texts = [
+        ("README.md", card::card(&run, &bill)),
+        ("manifest.json", pretty(&run.manifest)),
+        ("recipe.json", pretty(&run.recipe)),
+    ];
+    write_model(out, run.recipe.config(), &folder.join(layout::TOKENIZER), &run.checkpoint, storage, &texts)?;
+    Ok(run)
+}
+
+pub(crate) fn pretty(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_else(|error| unreachable!("it is JSON: {error}"))
+}
+
+/// Writes a checkpoint's weights as a model to the new folder `out`, with the texts beside it.
+pub(crate) fn write_model(
+    out: &Path,
+    config: Value,
+    tokenizer_folder: &Path,
+    checkpoint: &Path,
+    storage: Storage,
+    texts: &[(&str, String)],
+) -> Result<(), RunError> {
     let write = |source| RunError::Write { path: out.to_path_buf(), source };
     if out.exists() {
         return Err(write(std::io::Error::new(std::io::ErrorKind::AlreadyExists, "it is there already")));
     }
-    let config = run.recipe.config();
-    let tokenizer = Tokenizer::from_directory(&folder.join(layout::TOKENIZER));
+    let tokenizer = Tokenizer::from_directory(tokenizer_folder);
     let tokenizer = tokenizer.map_err(|error| RunError::Model(error.to_string()))?;
     let (spec, family) = read_config(&config).map_err(|error| RunError::Model(error.to_string()))?;
     let parameters = spec.parameters();
-    let masters = checkpoint::masters(&run.checkpoint, &parameters)?;
+    let masters = checkpoint::masters(checkpoint, &parameters)?;
     let named = parameters.iter().zip(&masters).map(|(parameter, values)| {
         let name = name(family, parameter, spec.blocks.len())?;
         Ok((name, tensor(parameter, values, family.norm_offset, storage)))
     });
     let tensors = named.collect::<Result<Vec<(String, Stored)>, RunError>>()?;
-    let bill = run.bill()?;
 
     // All in a folder of another name, so that there is a whole model or none.
     let part = out.with_extension("part");
@@ -123,11 +144,11 @@ pub fn export(folder: &Path, out: &Path, storage: Storage, warn: &mut dyn FnMut(
         let config = with_tokens(config, &tokenizer, storage);
         put("config.json", &serde_json::to_string_pretty(&config)?)?;
         put("generation_config.json", &serde_json::to_string_pretty(&generation(&config))?)?;
-        put("README.md", &card::card(&run, &bill))?;
-        put("manifest.json", &serde_json::to_string_pretty(&run.manifest)?)?;
-        put("recipe.json", &serde_json::to_string_pretty(&run.recipe)?)?;
+        for (name, text) in texts {
+            put(name, text)?;
+        }
         for name in ["tokenizer.json", "tokenizer_config.json"] {
-            let from = folder.join(layout::TOKENIZER).join(name);
+            let from = tokenizer_folder.join(name);
             if from.is_file() {
                 fs::copy(from, part.join(name))?;
             }
@@ -136,8 +157,7 @@ pub fn export(folder: &Path, out: &Path, storage: Storage, warn: &mut dyn FnMut(
         fs::rename(&part, out)?;
         files::sync_folder(out.parent().unwrap_or(Path::new(".")))
     })();
-    written.map_err(write)?;
-    Ok(run)
+    written.map_err(write)
 }
 
 /// The tensor's name in the family's layout.

@@ -8,7 +8,7 @@ use plot::{Axis, Chart, Series, Style};
 use serde_json::json;
 use train::plan::{Cluster, Estimate, Pretraining, pretraining, published, shapes};
 
-use crate::opened::{read_spec, resolve};
+use crate::opened::read_spec;
 use crate::terminal::print;
 use crate::whole_file;
 
@@ -92,7 +92,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         whole_file::write(path, |file| std::io::Write::write_all(file, svg.as_bytes()))?;
     }
     if let Some(name) = &args.model {
-        let spec = read_spec(&resolve(name)?)?;
+        let spec = read_spec(name)?;
         let estimate = pretraining(&spec, &run, &cluster)?;
         let text = if args.json { as_json(&spec, &run, &cluster, &estimate) } else { table(&run, &cluster, &estimate) };
         print(&text)?;

@@ -9,6 +9,7 @@ use anyhow::bail;
 use train::export::{Storage, export};
 use train::pretrain::{Limits, peak, pretrain};
 use train::recipe::Recipe;
+use train::reinforce::{self, is_reinforce_run};
 use train::run::log::Line;
 use train::run::{End, Observer};
 use train::vocabulary::train_tokenizer;
@@ -31,6 +32,7 @@ enum Command {
     Reinforce(super::reinforce::Args),
     Tokenizer(Tokenizer),
     Export(Export),
+    Road(super::road::Args),
 }
 
 /// Train a tokenizer on the generated sources of a recipe
@@ -130,6 +132,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Command::Reinforce(args) => super::reinforce::run(&args),
         Command::Export(args) => run_export(&args),
+        Command::Road(args) => super::road::run(&args),
     }
 }
 
@@ -138,8 +141,15 @@ fn run_export(args: &Export) -> anyhow::Result<ExitCode> {
         DtypeArg::Bf16 => Storage::Bf16,
         DtypeArg::F32 => Storage::F32,
     };
-    let run = export(&args.run, &args.out, storage, &mut |text| note(&format!("WARNING: {text}")))?;
-    print(&format!("{}: {} after step {}\n", args.out.display(), run.recipe.name, run.state.step))?;
+    let mut warn = |text: &str| note(&format!("WARNING: {text}"));
+    let (name, step) = if is_reinforce_run(&args.run) {
+        let (recipe, state) = reinforce::export(&args.run, &args.out, storage, &mut warn)?;
+        (recipe.name, state.step)
+    } else {
+        let run = export(&args.run, &args.out, storage, &mut warn)?;
+        (run.recipe.name, run.state.step)
+    };
+    print(&format!("{}: {name} after step {step}\n", args.out.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -172,14 +182,14 @@ fn run_pretrain(args: &Pretrain, tune: bool) -> anyhow::Result<ExitCode> {
 }
 
 /// Steps as they are done, on standard error: on a terminal every one in place, elsewhere one now and then.
-struct Screen {
+pub(crate) struct Screen {
     terminal: bool,
     shown: Option<Instant>,
     open: bool,
 }
 
 impl Screen {
-    fn new() -> Screen {
+    pub(crate) fn new() -> Screen {
         Screen { terminal: std::io::stderr().is_terminal(), shown: None, open: false }
     }
 

@@ -128,6 +128,57 @@ impl Plane {
         }
     }
 
+    /// Bytes of a page, as [`Plane::page_to_bytes`] writes them.
+    pub fn page_bytes(&self) -> usize {
+        let format = match self.rows {
+            Rows::F32(_) => CacheFormat::F32,
+            Rows::BF16(_) => CacheFormat::BF16,
+            Rows::Int8(..) => CacheFormat::Int8,
+        };
+        format.row_bytes(self.width) * PAGE_LEN
+    }
+
+    /// Appends what page `page` holds, bit for bit, in little-endian order: rows, then scales.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub fn page_to_bytes(&self, page: u32, out: &mut Vec<u8>) {
+        let span = |width: usize| page as usize * PAGE_LEN * width..(page as usize + 1) * PAGE_LEN * width;
+        match &self.rows {
+            Rows::F32(rows) => out.extend(rows[span(self.width)].iter().flat_map(|v| v.to_le_bytes())),
+            Rows::BF16(rows) => out.extend(rows[span(self.width)].iter().flat_map(|v| v.to_le_bytes())),
+            Rows::Int8(rows, scales) => {
+                out.extend(rows[span(self.width)].iter().map(|&v| v as u8));
+                out.extend(scales[span(self.width.div_ceil(INT8_GROUP))].iter().flat_map(|v| v.to_le_bytes()));
+            }
+        }
+    }
+
+    /// Makes page `page` hold what [`Plane::page_to_bytes`] wrote.
+    ///
+    /// # Panics
+    /// If there is no such page, or `bytes` are not [`Plane::page_bytes`] long.
+    pub fn page_from_bytes(&mut self, page: u32, bytes: &[u8]) {
+        assert_eq!(bytes.len(), self.page_bytes(), "bytes of a page");
+        let span = |width: usize| page as usize * PAGE_LEN * width..(page as usize + 1) * PAGE_LEN * width;
+        let floats = |to: &mut [f32], bytes: &[u8]| {
+            let from = bytes.as_chunks::<4>().0;
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = f32::from_le_bytes(*from));
+        };
+        match &mut self.rows {
+            Rows::F32(rows) => floats(&mut rows[span(self.width)], bytes),
+            Rows::BF16(rows) => {
+                let from = bytes.as_chunks::<2>().0;
+                rows[span(self.width)].iter_mut().zip(from).for_each(|(to, from)| *to = bf16::from_le_bytes(*from));
+            }
+            Rows::Int8(rows, scales) => {
+                let (elements, rest) = bytes.split_at(PAGE_LEN * self.width);
+                rows[span(self.width)].iter_mut().zip(elements).for_each(|(to, &from)| *to = from as i8);
+                floats(&mut scales[span(self.width.div_ceil(INT8_GROUP))], rest);
+            }
+        }
+    }
+
     /// Columns `cols` of the rows `rows` of page `page` as floats, one after the other, `stride` apart in
     /// `out`; what lies between them is zero.
     #[inline(always)] // for the caller's instruction set
@@ -253,6 +304,13 @@ mod tests {
         plane.row(&[1], 5, &mut out);
         plane.row(&[0], 5, &mut copied);
         assert!(out.iter().zip(&copied).all(|(a, b)| a.to_bits() == b.to_bits()));
+        // Through bytes into another plane.
+        let (mut bytes, mut other, mut read) = (Vec::new(), Plane::new(format, row.len(), 3), vec![0.0; row.len()]);
+        plane.page_to_bytes(1, &mut bytes);
+        assert_eq!(bytes.len(), plane.page_bytes());
+        other.page_from_bytes(2, &bytes);
+        other.row(&[2], 5, &mut read);
+        assert!(out.iter().zip(&read).all(|(a, b)| a.to_bits() == b.to_bits()));
         out
     }
 

@@ -11,6 +11,7 @@
 //! - rollout and learning run one forward pass on one set of weights: the largest difference between their
 //!   log-probabilities is in every line of the log, and is 0. Routing is equal for the same reason.
 
+mod export;
 mod log;
 mod problems;
 pub mod recipe;
@@ -44,6 +45,7 @@ use crate::run::checkpoint::{self, State};
 use crate::run::{End, RunError};
 use crate::schedule::rate;
 
+pub use export::{export, is_reinforce_run};
 pub use log::{Line, Log, Measured, Shown, read_log};
 pub use problems::Rung;
 pub use recipe::Recipe;
@@ -157,7 +159,7 @@ impl<'a> Loop<'a> {
         checkpoint::clean(&checkpoints);
         let (mut state, rungs) = restored(recipe, &checkpoints, &mut trainable, &mut optimizer, pool, observer)?;
         let saved = (state.step > 0).then_some(state.step);
-        keep_recipe(recipe, folder)?;
+        export::keep_start(recipe, folder)?;
         let seconds_before = state.seconds;
         state.starts += 1;
         let mut run = Loop {
@@ -452,14 +454,6 @@ fn restored(
         .map_err(|error| RunError::Checkpoint { path, reason: error.to_string() })?;
     observer.note(&format!("going on from step {}", state.step));
     Ok((state, memory.rungs))
-}
-
-/// Copies the recipe into the run's folder, so that it stands for itself.
-fn keep_recipe(recipe: &Recipe, folder: &Path) -> Result<(), RunError> {
-    let path = folder.join(crate::pretrain::layout::RECIPE);
-    let text = serde_json::to_string_pretty(recipe).unwrap_or_default();
-    let written = files::write_whole(&path, |out| out.write_all(text.as_bytes()));
-    written.map(|_| ()).map_err(|source| RunError::Write { path, source })
 }
 
 impl Rollout {
