@@ -10,7 +10,9 @@
 //! - When pages run out, the request that was taken up last is put back; what it has is computed again
 //!   later (from cached pages, if they are still there).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+
+use kernels::pool::Pool;
 
 use crate::constraint::{Allowed, Constraint};
 use crate::limits::Limits;
@@ -19,7 +21,7 @@ use crate::request::{
     Command, EmbedRequest, Event, Finish, Pooling, Published, Refusal, Request, RequestId, Restored, TOP_LOGPROBS_MAX,
     Usage,
 };
-use crate::sampler::{Sampler, Sampling, top_logprobs};
+use crate::sampler::{Sampled, Sampler, Sampling, SamplingError, top_logprobs};
 
 pub use kernels::attention::{Chunk, PAGE_LEN};
 
@@ -32,6 +34,15 @@ pub trait Compute {
     /// returns the logits of the rows `wanted`, `[wanted, vocab]`.
     fn run(&mut self, tokens: &[u32], chunks: &[Chunk], wanted: &[usize]) -> Vec<f32>;
 
+    /// Threads that tokens are chosen with; none: the caller's alone.
+    fn pool(&self) -> Option<&Pool> {
+        None
+    }
+
+    /// Takes the memory of a step's logits back.
+    fn recycle(&mut self, logits: Vec<f32>) {
+        drop(logits);
+    }
     /// Elements of a row after the last norm; 0: there is no [`Compute::hidden`].
     fn hidden_len(&self) -> usize {
         0
@@ -186,6 +197,11 @@ impl<C: Compute> Engine<C> {
         &self.compute
     }
 
+    /// The model again, without its requests.
+    pub fn into_compute(self) -> C {
+        self.compute
+    }
+
     /// Takes the commands and computes one batch.
     pub fn step(&mut self, inbox: &mut Vec<Command>) -> Vec<Event> {
         let mut events = Vec::new();
@@ -303,8 +319,10 @@ impl<C: Compute> Engine<C> {
 
     /// Takes up waiting requests while there is room for them.
     fn admit(&mut self, events: &mut Vec<Event>) {
+        let mut running: HashMap<Owner, usize> = HashMap::new();
+        self.running.iter().for_each(|s| *running.entry(s.owner).or_default() += 1);
         while self.running.len() < self.limits.running_max {
-            let Some(i) = self.next_in_turn() else { return };
+            let Some(i) = self.next_in_turn(&running) else { return };
             // Room for all its tokens now, found pages counted, and the one it will write next.
             let needed = (self.waiting[i].tokens.len() + 1).div_ceil(PAGE_LEN);
             let found = match self.waiting[i].needs_all_rows() {
@@ -323,23 +341,28 @@ impl<C: Compute> Engine<C> {
                 events.push(Event::Started { id: sequence.id, cached_tokens });
             }
             sequence.pages = found;
+            *running.entry(sequence.owner).or_default() += 1;
             self.running.push(sequence);
         }
     }
 
     /// The first waiting request of the owner with the fewest running; of equal owners, of the one who
     /// waits longest. Those that would compute what is being computed wait until they find it.
-    fn next_in_turn(&self) -> Option<usize> {
-        let running = |owner: Owner| self.running.iter().filter(|s| s.owner == owner).count();
-        let mut turns: Vec<(usize, usize)> =
-            self.waiting.iter().enumerate().map(|(i, s)| (running(s.owner), i)).collect();
+    fn next_in_turn(&self, running: &HashMap<Owner, usize>) -> Option<usize> {
+        let turn = |(i, s): (usize, &Sequence)| (running.get(&s.owner).copied().unwrap_or(0), i);
+        let free = |i: &usize| !self.is_being_computed(&self.waiting[*i]);
+        let first = self.waiting.iter().enumerate().map(turn).min().map(|(_, i)| i)?;
+        if free(&first) {
+            return Some(first);
+        }
+        let mut turns: Vec<(usize, usize)> = self.waiting.iter().enumerate().map(turn).collect();
         turns.sort_unstable();
-        turns.into_iter().map(|(_, i)| i).find(|&i| !self.is_being_computed(&self.waiting[i]))
+        turns.into_iter().map(|(_, i)| i).find(free)
     }
 
     /// Whether a running request of the same owner is about to make pages known that this one begins with.
     fn is_being_computed(&self, waiting: &Sequence) -> bool {
-        if waiting.needs_all_rows() {
+        if waiting.needs_all_rows() || waiting.tokens.len() <= PAGE_LEN {
             return false;
         }
         let reading = |s: &&Sequence| s.owner == waiting.owner && s.computed < s.prompt_len;
@@ -428,7 +451,8 @@ impl<C: Compute> Engine<C> {
             true => Vec::new(),
             false => self.compute.hidden(&texts.tokens, &texts.chunks, &texts.wanted),
         };
-        let mut logits = logits.chunks_exact(self.compute.vocab());
+        let mut choices = choose_all(&mut self.running, rows, &logits, &self.compute).into_iter();
+        self.compute.recycle(logits);
         let mut hidden = hidden.chunks_exact(self.compute.hidden_len().max(1));
         let mut keep = Vec::with_capacity(self.running.len());
         for (mut sequence, &count) in std::mem::take(&mut self.running).into_iter().zip(rows) {
@@ -444,8 +468,8 @@ impl<C: Compute> Engine<C> {
                     })
                 }
                 None if complete => {
-                    let logits = logits.next().expect("logits of every row that was wanted");
-                    choose(&mut sequence, logits, &self.limits, events)
+                    let choice = choices.next().expect("a choice for every row that was wanted");
+                    take(&mut sequence, choice, &self.limits, events)
                 }
                 None => None,
             };
@@ -540,24 +564,66 @@ fn release(pages: &mut Pages, sequence: &mut Sequence) {
     sequence.pooling.iter_mut().for_each(|pooled| pooled.sum.clear());
 }
 
-/// Chooses the next token; why the answer ends, if it does.
-fn choose(sequence: &mut Sequence, logits: &[f32], limits: &Limits, events: &mut Vec<Event>) -> Option<Finish> {
-    let allowed = match sequence.constraint.as_mut().map(|constraint| constraint.allowed()) {
-        None => Allowed::All,
-        Some(Ok(allowed)) => allowed,
-        Some(Err(error)) => return Some(Finish::Unconstrained(error)),
+/// The next token of a request, with the likeliest ones.
+type Choice = Result<(Sampled, Vec<(u32, f32)>), Finish>;
+
+/// What choosing the next token of a request needs, and the choice.
+struct Choosing<'a> {
+    sampler: &'a mut Sampler,
+    logits: &'a [f32],
+    allowed: Result<Allowed, Finish>,
+    top_logprobs: usize,
+    choice: Option<Choice>,
+}
+
+impl Choosing<'_> {
+    fn choose(&mut self) {
+        let failed = |error: SamplingError| Finish::Failed(error);
+        let allowed = std::mem::replace(&mut self.allowed, Ok(Allowed::All));
+        self.choice = Some(allowed.and_then(|allowed| {
+            let sampled = self.sampler.sample_of(self.logits, &allowed).map_err(failed)?;
+            Ok((sampled, top_logprobs(self.logits, self.top_logprobs)))
+        }));
+    }
+}
+
+/// Chooses the next token of every request whose last token was computed, in the order of `running`. A choice depends
+/// on its own request alone, so threads change nothing.
+fn choose_all<C: Compute>(running: &mut [Sequence], rows: &[usize], logits: &[f32], compute: &C) -> Vec<Choice> {
+    /// Requests that one task chooses for.
+    const TOGETHER: usize = 8;
+    let ready = running
+        .iter_mut()
+        .zip(rows)
+        .filter(|(s, count)| **count > 0 && s.computed + **count == s.tokens.len() && s.pooling.is_none());
+    let mut all: Vec<Choosing> = ready
+        .zip(logits.chunks_exact(compute.vocab()))
+        .map(|((sequence, _), logits)| {
+            let allowed = sequence.constraint.as_mut().map_or(Ok(Allowed::All), |constraint| constraint.allowed());
+            let allowed = allowed.map_err(Finish::Unconstrained);
+            let (sampler, top_logprobs) = (&mut sequence.sampler, sequence.top_logprobs);
+            Choosing { sampler, logits, allowed, top_logprobs, choice: None }
+        })
+        .collect();
+    match compute.pool() {
+        Some(pool) => pool.for_each_piece(&mut all, TOGETHER, |_, some| some.iter_mut().for_each(Choosing::choose)),
+        None => all.iter_mut().for_each(Choosing::choose),
+    }
+    all.into_iter().map(|one| one.choice.expect("each was chosen for")).collect()
+}
+
+/// Adds the chosen token to the answer; why the answer ends, if it does.
+fn take(sequence: &mut Sequence, choice: Choice, limits: &Limits, events: &mut Vec<Event>) -> Option<Finish> {
+    let (Sampled { token, logprob }, top) = match choice {
+        Ok(chosen) => chosen,
+        Err(finish) => return Some(finish),
     };
-    let sampled = match sequence.sampler.sample_of(logits, &allowed) {
-        Ok(sampled) => sampled,
-        Err(error) => return Some(Finish::Failed(error)),
-    };
-    if let Some(Err(error)) = sequence.constraint.as_mut().map(|constraint| constraint.accept(sampled.token)) {
+    if let Some(Err(error)) = sequence.constraint.as_mut().map(|constraint| constraint.accept(token)) {
         return Some(Finish::Unconstrained(error));
     }
-    sequence.tokens.push(sampled.token);
-    let top = top_logprobs(logits, sequence.top_logprobs);
-    events.push(Event::Token { id: sequence.id, token: sampled.token, logprob: sampled.logprob, top });
-    if sequence.stop_tokens.contains(&sampled.token) {
+    sequence.tokens.push(token);
+    events.push(Event::Token { id: sequence.id, token, logprob, top });
+    if sequence.stop_tokens.contains(&token) {
         return Some(Finish::Stop);
     }
     let full = sequence.tokens.len() >= limits.context_tokens_max;

@@ -46,6 +46,10 @@ pub enum Reason {
     Claim,
     /// No number, letter or text of the kind that was asked for.
     Nothing,
+    /// A program that does not pass its tests, with the last line of its error.
+    Program(String),
+    /// A program that has not been run.
+    NotRun,
     /// Another answer.
     Other,
 }
@@ -61,6 +65,8 @@ impl fmt::Display for Reason {
             Reason::Value(value) => write!(f, "the value is {value}"),
             Reason::Claim => f.write_str("it does not equal what it says"),
             Reason::Nothing => f.write_str("the answer has no value of the kind that was asked for"),
+            Reason::Program(error) => f.write_str(error),
+            Reason::NotRun => f.write_str("the program has not been run"),
             Reason::Other => f.write_str("another answer"),
         }
     }
@@ -125,6 +131,7 @@ pub fn grade_answer(problem: &Problem, answer: &str) -> Grade {
             let right = found.is_some() && found == last_number(expected);
             (if found.is_none() { Reason::Nothing } else { decide(right) }, found.is_some())
         }
+        Expected::Program { .. } => (Reason::NotRun, false),
         Expected::Choice { letter, choices } => match choice(line, bare, *choices) {
             Some(found) => (decide(found == *letter), plain && bare.chars().count() == 1),
             None => (Reason::Nothing, false),

@@ -14,6 +14,7 @@ mod amx;
 pub mod attention;
 pub mod attention_backward;
 pub mod bytes;
+pub mod draw;
 pub mod format;
 pub mod gemm;
 mod int;

@@ -70,6 +70,25 @@ impl Cache {
         Cache { layers: spec.blocks.iter().map(layer).collect(), pages }
     }
 
+    /// Whether it holds as many pages of this model in this format.
+    pub fn fits(&self, spec: &ModelSpec, format: CacheFormat, pages: usize) -> bool {
+        let same = |(block, layer): (&BlockSpec, &LayerCache)| match (&block.attention, layer) {
+            (Attention::Mla(mla), LayerCache::Latent { latents, index_keys }) => {
+                latents.is(format, mla.latent_dim())
+                    && match (&mla.indexer, index_keys) {
+                        (Some(indexer), Some(keys)) => keys.is(format, indexer.dim),
+                        (indexer, keys) => indexer.is_none() && keys.is_none(),
+                    }
+            }
+            (Attention::Gqa(gqa), LayerCache::KeyValue { keys, values }) => {
+                let width = gqa.kv_heads * gqa.head_dim;
+                keys.is(format, width) && values.is(format, width)
+            }
+            _ => false,
+        };
+        self.pages >= pages && self.layers.len() == spec.blocks.len() && spec.blocks.iter().zip(&self.layers).all(same)
+    }
+
     /// Pages in all.
     pub fn pages(&self) -> usize {
         self.pages

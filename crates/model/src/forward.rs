@@ -91,6 +91,11 @@ impl<'a> Runner<'a> {
         self.model
     }
 
+    /// The threads.
+    pub fn pool(&self) -> &'a Pool {
+        self.pool
+    }
+
     /// Computes the batch, stores its keys and latents in `cache`, and returns the logits of the
     /// rows `wanted`, `[wanted, vocab]`.
     ///
@@ -98,8 +103,25 @@ impl<'a> Runner<'a> {
     /// If a token is not of the vocabulary, the chunks do not cover the rows in order, or a chunk lies
     /// outside its pages.
     pub fn forward(&self, batch: &Batch, cache: &mut Cache, acts: &mut Activations, wanted: &[usize]) -> Vec<f32> {
+        let mut logits = Vec::new();
+        self.forward_into(batch, cache, acts, wanted, &mut logits);
+        logits
+    }
+
+    /// [`Runner::forward`] that writes the logits to a buffer, which is kept from call to call.
+    ///
+    /// # Panics
+    /// As [`Runner::forward`].
+    pub fn forward_into(
+        &self,
+        batch: &Batch,
+        cache: &mut Cache,
+        acts: &mut Activations,
+        wanted: &[usize],
+        logits: &mut Vec<f32>,
+    ) {
         self.blocks(batch, cache, acts);
-        self.head(acts, wanted)
+        self.head(acts, wanted, logits);
     }
 
     /// As [`Runner::forward`], but for what the head would read: the rows `wanted` after the last norm,
@@ -146,16 +168,15 @@ impl<'a> Runner<'a> {
         ops::rms_norm(self.pool, &mut acts.normed, &acts.last, &weights.final_norm, spec.final_norm_eps);
     }
 
-    fn head(&self, acts: &mut Activations, wanted: &[usize]) -> Vec<f32> {
+    fn head(&self, acts: &mut Activations, wanted: &[usize], logits: &mut Vec<f32>) {
         let (spec, weights) = (&self.model.spec, &self.model.weights);
         self.last_norm(acts, wanted);
         let head = weights.head.as_ref().unwrap_or(&weights.embedding);
-        let mut logits = vec![0.0; wanted.len() * spec.vocab];
-        kernels::matmul::matmul(self.pool, &mut logits, &acts.normed, head);
+        let logits = sized(logits, wanted.len() * spec.vocab);
+        kernels::matmul::matmul(self.pool, logits, &acts.normed, head);
         if let Some(cap) = spec.head.softcap {
             logits.iter_mut().for_each(|v| *v = cap * ops::tanh(*v / cap));
         }
-        logits
     }
 }
 

@@ -246,3 +246,21 @@ fn the_base_recipe_is_a_model() {
     let recipe = train::recipe::Recipe::parse("base.toml", &text).expect("a recipe");
     assert!(read_config(&recipe.config()).is_ok());
 }
+
+/// Every recipe in the repository is one that can be read, with models and tasks that there are.
+#[test]
+fn recipes_of_the_repository_are_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let mut reinforced = 0;
+    for entry in std::fs::read_dir(&folder).expect("a folder") {
+        let path = entry.expect("a file").path();
+        let text = std::fs::read_to_string(&path).expect("read");
+        if text.contains("\n[reinforce]\n") {
+            Recipe::parse(&path.display().to_string(), &text).expect("a recipe");
+            reinforced += 1;
+        } else {
+            train::recipe::Recipe::parse(&path.display().to_string(), &text).expect("a recipe");
+        }
+    }
+    assert!(reinforced >= 4, "{reinforced}");
+}

@@ -41,7 +41,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let found = kept(&data).with_context(|| format!("{}: the prompt cache cannot be read", data.display()))?;
     let oldest = found.oldest_ms.and_then(|ms| jiff::Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok());
     let mib = found.bytes as f64 / (1 << 20) as f64;
-    Ok(match args.action {
+    match args.action {
         Action::Show { json: true } => {
             let all = serde_json::json!({
                 "pages": found.pages,
@@ -61,5 +61,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             clear(&data).with_context(|| format!("{}: the prompt cache cannot be cleared", data.display()))?;
             print(&format!("Removed {} pages, {mib:.1} MiB.\n", found.pages))?;
         }
-    })
+    }
+    Ok(())
 }

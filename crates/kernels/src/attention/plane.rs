@@ -73,6 +73,16 @@ impl Plane {
         Plane { width, rows }
     }
 
+    /// Whether rows are of this width in this format.
+    pub fn is(&self, format: CacheFormat, width: usize) -> bool {
+        let own = match &self.rows {
+            Rows::F32(_) => CacheFormat::F32,
+            Rows::BF16(_) => CacheFormat::BF16,
+            Rows::Int8(..) => CacheFormat::Int8,
+        };
+        (own, self.width) == (format, width)
+    }
+
     /// Elements of a row.
     pub fn width(&self) -> usize {
         self.width
