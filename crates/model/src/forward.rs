@@ -100,6 +100,7 @@ impl<'a> Runner<'a> {
     pub fn forward(&self, batch: &Batch, cache: &mut Cache, acts: &mut Activations, wanted: &[usize]) -> Vec<f32> {
         let (spec, weights) = (&self.model.spec, &self.model.weights);
         check_batch(batch, cache);
+        cache.set_inputs(weights.inputs());
         embed(self.model, self.pool, batch.tokens, &mut acts.x);
         acts.angles.resize_with(self.ropes.tables.len(), Vec::new);
         for (out, (rope, frequencies)) in acts.angles.iter_mut().zip(&self.ropes.tables) {
