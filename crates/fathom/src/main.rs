@@ -61,7 +61,7 @@ small model inside the program.
 Environment:
   FATHOM_HOME     where pulled models are kept
   FATHOM_THREADS  number of threads, where --threads is not given
-  FATHOM_ISA      portable, avx2, avx512 or neon: forces an instruction set, for comparing
+  FATHOM_ISA      portable, avx2, avx512, amx or neon: forces an instruction set, for comparing
   NO_COLOR        no colours and no dimmed text"
 )]
 struct Cli {

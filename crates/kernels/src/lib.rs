@@ -8,8 +8,7 @@
 //! same integers and floats within the bounds of `docs/NUMERICS.md`. Each output element is reduced
 //! in an order that depends only on its own inputs: never on the number of rows, threads or chunks.
 
-// Tried by its own tests only; no product uses it yet.
-#[cfg(all(target_arch = "x86_64", feature = "emulate-amx"))]
+#[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;
 pub mod attention_backward;

@@ -1,6 +1,7 @@
 //! What attention keeps of the tokens before: latents, or keys and values, in pages.
 
-use kernels::attention::{CacheFormat, PAGE_LEN, Plane};
+use kernels::attention::{CacheFormat, Factors, PAGE_LEN, Plane};
+use kernels::weight::Inputs;
 
 use crate::spec::{Attention, BlockSpec, ModelSpec};
 
@@ -87,6 +88,21 @@ impl Cache {
             _ => false,
         };
         self.pages >= pages && self.layers.len() == spec.blocks.len() && spec.blocks.iter().zip(&self.layers).all(same)
+    }
+
+    /// Chooses what attention multiplies: where products round their inputs as well and rows are stored rounded,
+    /// all factors in bfloat16; else the floats that rows stand for.
+    pub(crate) fn set_inputs(&mut self, inputs: Inputs) {
+        let set = |plane: &mut Plane| {
+            let rounded = inputs == Inputs::Int8 && plane.format() != CacheFormat::F32;
+            plane.set_factors(if rounded { Factors::Bf16 } else { Factors::Exact });
+        };
+        for layer in &mut self.layers {
+            match layer {
+                LayerCache::Latent { latents, .. } => set(latents),
+                LayerCache::KeyValue { keys, values } => [keys, values].into_iter().for_each(set),
+            }
+        }
     }
 
     /// Pages in all.

@@ -138,6 +138,7 @@ impl<'a> Runner<'a> {
     fn blocks(&self, batch: &Batch, cache: &mut Cache, acts: &mut Activations) {
         let (spec, weights) = (&self.model.spec, &self.model.weights);
         check_batch(batch, cache);
+        cache.set_inputs(weights.inputs());
         embed(self.model, self.pool, batch.tokens, &mut acts.x);
         acts.angles.resize_with(self.ropes.tables.len(), Vec::new);
         for (out, (rope, frequencies)) in acts.angles.iter_mut().zip(&self.ropes.tables) {

@@ -9,7 +9,7 @@ use anyhow::bail;
 use train::export::{Storage, export};
 use train::pretrain::{Limits, peak, pretrain};
 use train::recipe::Recipe;
-use train::reinforce::{self, is_reinforce_run};
+use train::reinforce;
 use train::run::log::Line;
 use train::run::{End, Observer};
 use train::vocabulary::train_tokenizer;
@@ -147,7 +147,7 @@ fn run_export(args: &Export) -> anyhow::Result<ExitCode> {
         DtypeArg::F32 => Storage::F32,
     };
     let mut warn = |text: &str| note(&format!("WARNING: {text}"));
-    let (name, step) = if is_reinforce_run(&args.run) {
+    let (name, step) = if reinforce::report::is_run(&args.run) {
         let (recipe, state) = reinforce::export(&args.run, &args.out, storage, &mut warn)?;
         (recipe.name, state.step)
     } else {

@@ -9,6 +9,8 @@ use std::ops::Range;
 use half::bf16;
 use half::vec::HalfBitsVecExt;
 
+use crate::gemm::f32_to_bf16;
+
 /// Positions in a page of the cache, and in a block of the softmax.
 pub const PAGE_LEN: usize = 64;
 
@@ -47,9 +49,19 @@ impl CacheFormat {
     }
 }
 
+/// What attention multiplies of what a plane holds, and of the queries and weights that it meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Factors {
+    /// The floats that the rows stand for, in f32.
+    Exact,
+    /// Queries, keys, values and softmax weights are rounded to bfloat16; sums are f32.
+    Bf16,
+}
+
 /// Cached rows of one kind of one layer, in pages of [`PAGE_LEN`] rows of `width` elements.
 pub struct Plane {
     width: usize,
+    factors: Factors,
     rows: Rows,
 }
 
@@ -70,7 +82,31 @@ impl Plane {
             CacheFormat::BF16 => Rows::BF16(vec![0u16; count * width].reinterpret_into()),
             CacheFormat::Int8 => Rows::Int8(vec![0; count * width], vec![0.0; count * width.div_ceil(INT8_GROUP)]),
         };
-        Plane { width, rows }
+        Plane { width, factors: Factors::Exact, rows }
+    }
+
+    /// The same rows, which attention multiplies as `factors` says.
+    pub fn with_factors(self, factors: Factors) -> Plane {
+        Plane { factors, ..self }
+    }
+
+    /// As [`Plane::with_factors`].
+    pub fn set_factors(&mut self, factors: Factors) {
+        self.factors = factors;
+    }
+
+    /// How rows are stored.
+    pub fn format(&self) -> CacheFormat {
+        match self.rows {
+            Rows::F32(_) => CacheFormat::F32,
+            Rows::BF16(_) => CacheFormat::BF16,
+            Rows::Int8(..) => CacheFormat::Int8,
+        }
+    }
+
+    /// How attention multiplies its rows.
+    pub fn factors(&self) -> Factors {
+        self.factors
     }
 
     /// Whether rows are of this width in this format.
@@ -188,6 +224,29 @@ impl Plane {
             let (to, rest) = out.split_at_mut(cols.len());
             self.read(first + usize::from(row), cols.clone(), to);
             rest.fill(0.0);
+        }
+    }
+
+    /// As [`Plane::load`], in bfloat16.
+    #[inline(always)] // for the caller's instruction set
+    pub(super) fn load_halves(&self, page: u32, rows: &[u8], cols: Range<usize>, out: &mut [u16], stride: usize) {
+        let first = page as usize * PAGE_LEN;
+        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(stride)) {
+            let (to, rest) = out.split_at_mut(cols.len());
+            let number = first + usize::from(row);
+            if let Rows::BF16(rows) = &self.rows {
+                let from = &rows[number * self.width + cols.start..number * self.width + cols.end];
+                to.iter_mut().zip(from).for_each(|(to, v)| *to = v.to_bits());
+            } else {
+                let mut floats = [0.0f32; INT8_GROUP];
+                for (i, to) in to.chunks_mut(INT8_GROUP).enumerate() {
+                    let start = cols.start + i * INT8_GROUP;
+                    let floats = &mut floats[..to.len()];
+                    self.read(number, start..start + to.len(), floats);
+                    to.iter_mut().zip(floats).for_each(|(to, v)| *to = f32_to_bf16(*v));
+                }
+            }
+            rest.fill(0);
         }
     }
 

@@ -19,11 +19,6 @@ const START: &str = "start";
 const START_FILES: [&str; 6] =
     ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "README.md", "manifest.json"];
 
-/// Whether `folder` is that of a run of reinforcement learning.
-pub fn is_reinforce_run(folder: &Path) -> bool {
-    folder.join(START).is_dir()
-}
-
 /// Copies into the run's folder what [`export`] needs, so that it stands for itself.
 pub(super) fn keep_start(recipe: &Recipe, folder: &Path) -> Result<(), RunError> {
     let write = |path: &Path, content: &[u8]| {

@@ -45,7 +45,7 @@ use crate::run::checkpoint::{self, State};
 use crate::run::{End, RunError};
 use crate::schedule::rate;
 
-pub use export::{export, is_reinforce_run};
+pub use export::export;
 pub use log::{Line, Log, Measured, Shown, read_log};
 pub use problems::Rung;
 pub use recipe::Recipe;
