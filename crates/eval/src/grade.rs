@@ -84,6 +84,8 @@ impl Reason {
             Reason::Value(_) => "القيمة غير المطلوبة",
             Reason::Claim => "لا يساوي ما كتب",
             Reason::Nothing => "لا توجد في الإجابة قيمة من النوع المطلوب",
+            Reason::Program(_) => "البرنامج لا يجتاز اختباراته",
+            Reason::NotRun => "لم يُشغَّل البرنامج",
             Reason::Other => "إجابة أخرى",
         }
     }

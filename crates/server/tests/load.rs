@@ -179,7 +179,7 @@ async fn clients_that_go_away_leave_nothing_behind() {
     let gone = |i: usize| {
         let address = server.address;
         async move {
-            let more = json!({"max_tokens": 300, "stream": i % 3 != 0, "n": 1 + i % 2});
+            let more = json!({"max_tokens": 300, "stream": !i.is_multiple_of(3), "n": 1 + i % 2});
             let body = ask_with(&format!("words {i} ").repeat(i % 40), more).to_string();
             let head = format!(
                 "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
@@ -189,9 +189,9 @@ async fn clients_that_go_away_leave_nothing_behind() {
             let whole = [head.as_bytes(), body.as_bytes()].concat();
             let mut socket = TcpStream::connect(address).await.unwrap();
             // Some go in the middle of what they send, some before the first byte of the answer, some later.
-            let sent = if i % 5 == 0 { whole.len() * (i % 97) / 97 } else { whole.len() };
+            let sent = if i.is_multiple_of(5) { whole.len() * (i % 97) / 97 } else { whole.len() };
             socket.write_all(&whole[..sent]).await.unwrap();
-            let mut left = if i % 5 == 0 { 0 } else { (i * 7919) % 6000 };
+            let mut left = if i.is_multiple_of(5) { 0 } else { (i * 7919) % 6000 };
             let mut buffer = [0; 1024];
             while left > 0 {
                 let room = left.min(buffer.len());

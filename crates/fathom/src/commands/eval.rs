@@ -310,6 +310,7 @@ impl<'a> Asker<'a> {
             sampling,
             format: ReasoningFormat::think(false),
             thinking: None,
+            sandbox,
         })
     }
 

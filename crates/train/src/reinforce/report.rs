@@ -212,12 +212,12 @@ fn curve(run: &Reported, of: &dyn Fn(&Line) -> Option<f64>) -> Vec<(f64, f64)> {
     points.chunks(group).map(mean).collect()
 }
 
-/// A value of a step, where it has one.
-type Value1<'a> = &'a dyn Fn(&Line) -> Option<f64>;
+/// A name, and a value of a step, where it has one.
+type Drawn<'a> = (&'a str, &'a dyn Fn(&Line) -> Option<f64>);
 
 fn curves(page: &mut Page, runs: &[Reported]) {
     page.heading("Over the run");
-    let charts: [(&str, &str, &[(&str, Value1)]); 7] = [
+    let charts: [(&str, &str, &[Drawn]); 7] = [
         ("Mean reward", "reward", &[("", &|l| Some(l.reward))]),
         (
             "Answers that are right, and in the right form",

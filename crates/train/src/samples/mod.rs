@@ -282,6 +282,7 @@ fn answers(
             },
             max_tokens: settings.max_tokens,
             stop_tokens: tokenizer.eos_ids().to_vec(),
+            thinking: None,
         }));
         prompts.push(prompt);
     }
