@@ -124,11 +124,26 @@ impl Pages {
         found
     }
 
-    /// Makes the full, computed pages of a sequence known: `pages[i]` holds the `i`-th `PAGE_LEN` tokens.
-    /// Those of an equal content that are known already stay the known ones.
-    pub fn publish(&mut self, owner: Owner, tokens: &[u32], pages: &[PageId]) {
+    /// How many pages [`Pages::find`] would find.
+    pub fn known(&self, owner: Owner, tokens: &[u32]) -> usize {
         let mut before = 0;
-        for (chunk, &page) in tokens.chunks_exact(PAGE_LEN).zip(pages) {
+        let chunks = tokens[..tokens.len().saturating_sub(1)].chunks_exact(PAGE_LEN);
+        chunks
+            .take_while(|chunk| {
+                let key = Key { owner, before, tokens: (*chunk).into() };
+                let entry = self.index.get(&key).and_then(|&page| self.state[page as usize].indexed.as_ref());
+                before = entry.map_or(0, |(_, entry)| *entry);
+                entry.is_some()
+            })
+            .count()
+    }
+
+    /// Makes the full, computed pages of a sequence known: `pages[i]` holds the `i`-th `PAGE_LEN` tokens.
+    /// Those of an equal content that are known already stay the known ones. Returns those that were not
+    /// known before, with their places.
+    pub fn publish(&mut self, owner: Owner, tokens: &[u32], pages: &[PageId]) -> Vec<(usize, PageId)> {
+        let (mut before, mut new) = (0, Vec::new());
+        for (place, (chunk, &page)) in tokens.chunks_exact(PAGE_LEN).zip(pages).enumerate() {
             let key = Key { owner, before, tokens: chunk.into() };
             before = match self.index.get(&key) {
                 Some(&known) => self.state[known as usize].indexed.as_ref().expect("in the index").1,
@@ -139,15 +154,17 @@ impl Pages {
                     // It is known after an entry that has been evicted since: it cannot be found any
                     // more, nor anything after it, and is let go like the others.
                     if state.indexed.is_some() {
-                        return;
+                        return new;
                     }
                     state.indexed = Some((key.clone(), entry));
                     self.next_entry += 1;
                     self.index.insert(key, page);
+                    new.push((place, page));
                     entry
                 }
             };
         }
+        new
     }
 
     /// Checks the ledger: every page is free, held or cached, and in one of these only. `held` are all
@@ -186,8 +203,10 @@ mod tests {
         let mut pages = Pages::new(8);
         let text = tokens(1, 3);
         let own: Vec<PageId> = (0..3).map(|_| pages.take().unwrap()).collect();
-        pages.publish(5, &text, &own);
+        assert_eq!(pages.publish(5, &text, &own), [(0, own[0]), (1, own[1]), (2, own[2])]);
+        assert_eq!(pages.publish(5, &text, &own), [], "they are known");
         assert!(pages.find(6, &text).is_empty());
+        assert_eq!((pages.known(6, &text), pages.known(5, &text)), (0, 2));
         let found = pages.find(5, &text);
         assert_eq!(found, own[..2], "the last token is left to compute");
         pages.check(own.iter().chain(&found).copied());

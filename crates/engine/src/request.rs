@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::constraint::{Constraint, ConstraintError};
-use crate::pages::Owner;
+use crate::pages::{Owner, PageId};
 use crate::sampler::{Sampling, SamplingError};
 
 /// A request's number, given by the caller; not used twice at the same time.
@@ -14,8 +14,58 @@ pub type RequestId = u64;
 pub enum Command {
     /// Answer this.
     Submit(Request),
+    /// Make a vector of this.
+    Embed(EmbedRequest),
     /// Stop answering; pages are free when the step returns.
     Cancel(RequestId),
+    /// Take pages that were computed before into the cache, so that requests that come later find them.
+    Restore(Restored),
+}
+
+/// A text to be made a vector of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbedRequest {
+    /// Its number.
+    pub id: RequestId,
+    /// Who pays.
+    pub owner: Owner,
+    /// At least one token.
+    pub tokens: Vec<u32>,
+    /// How the rows of its tokens become one.
+    pub pooling: Pooling,
+}
+
+/// How the rows of a text's tokens, after the model's last norm, become one vector. It is then scaled to length 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The last token's row, the only one that has seen all of the text.
+    Last,
+    /// The mean of all rows, added in f64 in the order of the tokens.
+    Mean,
+}
+
+/// Pages of the cache that were kept elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// Whose they are.
+    pub owner: Owner,
+    /// A text from its beginning on.
+    pub tokens: Vec<u32>,
+    /// Which page of the text is the first of `pages`; those before it are in the cache.
+    pub first: usize,
+    /// What [`crate::step::Compute::read_page`] gave for the pages of the text from `first` on.
+    pub pages: Vec<Vec<u8>>,
+}
+
+/// Pages of the cache that have become known: full, computed, and found by requests from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Whose they are.
+    pub owner: Owner,
+    /// The text from its beginning to the end of the last of the pages.
+    pub tokens: Vec<u32>,
+    /// Which page of the text stands where.
+    pub pages: Vec<(usize, PageId)>,
 }
 
 /// A prompt to be answered.
@@ -97,6 +147,9 @@ pub enum Refusal {
     /// Sampling settings outside their limits.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// No rows to make vectors of.
+    #[error("this model gives no embeddings")]
+    NoEmbeddings,
 }
 
 /// Why an answer ended.
@@ -147,6 +200,13 @@ pub enum Event {
         logprob: f32,
         /// The likeliest tokens and their log-probabilities, as many as were asked for, most likely first.
         top: Vec<(u32, f32)>,
+    },
+    /// The vector of a text, of length 1; the request is finished next.
+    Embedded {
+        /// The request.
+        id: RequestId,
+        /// As long as a row of the model.
+        vector: Vec<f32>,
     },
     /// The answer is complete; its last token has been told.
     Finished {

@@ -11,13 +11,17 @@
 //! 6. `top_k` keeps the k largest.
 //! 7. Softmax over what is left; `top_p` keeps the smallest set, most likely first, whose sum reaches p.
 //! 8. `min_p` keeps those at least `min_p` times as likely as the first.
-//! 9. One is drawn, in order of likelihood.
+//! 9. One is drawn, in order of likelihood. Where 6 to 8 keep every token, in order of the tokens: the same
+//!    distribution without sorting the vocabulary.
 //!
 //! The random number of a draw depends on the seed and on the position in the answer, on nothing
 //! else: the same request gives the same tokens whatever runs beside it.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
 
+use kernels::draw;
 use kernels::train::backward::{LogSoftmax, log_probability};
 use thiserror::Error;
 
@@ -136,6 +140,25 @@ impl Sampling {
         }
         Ok(())
     }
+
+    fn penalises(&self) -> bool {
+        self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
+
+    /// Whether steps 1 to 3 do anything.
+    fn changes_logits(&self) -> bool {
+        self.penalises() || !self.logit_bias.is_empty()
+    }
+
+    /// Whether steps 6 to 8 do nothing.
+    fn keeps_all(&self, vocab: usize) -> bool {
+        (self.top_k == 0 || self.top_k >= vocab) && self.top_p >= 1.0 && self.min_p == 0.0
+    }
+}
+
+thread_local! {
+    /// A row of probabilities.
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Chooses the tokens of one answer.
@@ -177,21 +200,37 @@ impl Sampler {
     /// # Errors
     /// If a logit is not a finite number, or no token is allowed.
     pub fn sample_of(&mut self, logits: &[f32], allowed: &Allowed) -> Result<Sampled, SamplingError> {
-        if let Some(token) = logits.iter().position(|v| !v.is_finite()) {
+        if let Some(token) = draw::nonfinite(logits) {
             return Err(SamplingError::NonFinite { token, value: logits[token] });
         }
-        let mut changed = logits.to_vec();
-        self.penalise(&mut changed);
-        restrict(&mut changed, allowed)?;
-        let token = if self.settings.temperature == 0.0 {
-            kernels::ops::argmax(&changed) as u32
-        } else {
-            let kept = self.candidates(&changed);
-            draw(&kept, uniform(self.settings.seed, self.chosen))
-        };
+        let mut changed = Cow::Borrowed(logits);
+        if self.settings.changes_logits() {
+            self.penalise(changed.to_mut());
+        }
+        if *allowed != Allowed::All {
+            restrict(changed.to_mut(), allowed)?;
+        }
+        let unchanged = matches!(changed, Cow::Borrowed(_));
+        let (token, logprob) = self.choose(&changed);
+        // The softmax that was drawn from is the model's own where nothing was changed.
+        let logprob = logprob.filter(|_| unchanged).unwrap_or_else(|| log_probability(logits, token as usize));
         self.chosen += 1;
         self.seen.entry(token).or_default().answer += 1;
-        Ok(Sampled { token, logprob: log_probability(logits, token as usize) })
+        Ok(Sampled { token, logprob })
+    }
+
+    /// Steps 5 to 9: a token and, where it was drawn from the softmax of `logits` as they are, its log-probability.
+    fn choose(&self, logits: &[f32]) -> (u32, Option<f32>) {
+        let s = &self.settings;
+        if s.temperature == 0.0 {
+            return (kernels::ops::argmax(logits) as u32, None);
+        }
+        let u = uniform(s.seed, self.chosen);
+        if s.keeps_all(logits.len()) {
+            let (token, all) = SCRATCH.with_borrow_mut(|scratch| draw::draw(logits, s.temperature, u, scratch));
+            return (token as u32, (s.temperature == 1.0).then(|| all.of_logit(logits[token])));
+        }
+        (draw_of(&self.candidates(logits), u), None)
     }
 
     /// Steps 1 to 3.
@@ -200,7 +239,7 @@ impl Sampler {
         for &(token, bias) in &s.logit_bias {
             logits[token as usize] += bias;
         }
-        if s.repetition_penalty == 1.0 && s.presence_penalty == 0.0 && s.frequency_penalty == 0.0 {
+        if !s.penalises() {
             return;
         }
         for (&token, count) in &self.seen {
@@ -242,9 +281,6 @@ impl Sampler {
 
 /// Step 4.
 fn restrict(logits: &mut [f32], allowed: &Allowed) -> Result<(), SamplingError> {
-    if *allowed == Allowed::All {
-        return Ok(());
-    }
     let mut any = false;
     for (token, logit) in logits.iter_mut().enumerate() {
         if allowed.contains(token as u32) {
@@ -301,7 +337,7 @@ impl<'a> Best<'a> {
 }
 
 /// The candidate at which the running sum passes `u` of the whole.
-fn draw(candidates: &[(u32, f64)], u: f64) -> u32 {
+fn draw_of(candidates: &[(u32, f64)], u: f64) -> u32 {
     let total: f64 = candidates.iter().map(|(_, p)| p).sum();
     let mut left = u * total;
     for &(token, p) in candidates {

@@ -10,13 +10,18 @@
 //! - When pages run out, the request that was taken up last is put back; what it has is computed again
 //!   later (from cached pages, if they are still there).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+
+use kernels::pool::Pool;
 
 use crate::constraint::{Allowed, Constraint};
 use crate::limits::Limits;
 use crate::pages::{Owner, PageId, Pages};
-use crate::request::{Command, Event, Finish, Refusal, Request, RequestId, TOP_LOGPROBS_MAX, Usage};
-use crate::sampler::{Sampler, top_logprobs};
+use crate::request::{
+    Command, EmbedRequest, Event, Finish, Pooling, Published, Refusal, Request, RequestId, Restored, TOP_LOGPROBS_MAX,
+    Usage,
+};
+use crate::sampler::{Sampled, Sampler, Sampling, SamplingError, top_logprobs};
 
 pub use kernels::attention::{Chunk, PAGE_LEN};
 
@@ -28,6 +33,36 @@ pub trait Compute {
     /// Computes the tokens of all chunks, storing what attention keeps in the chunks' pages, and
     /// returns the logits of the rows `wanted`, `[wanted, vocab]`.
     fn run(&mut self, tokens: &[u32], chunks: &[Chunk], wanted: &[usize]) -> Vec<f32>;
+
+    /// Threads that tokens are chosen with; none: the caller's alone.
+    fn pool(&self) -> Option<&Pool> {
+        None
+    }
+
+    /// Takes the memory of a step's logits back.
+    fn recycle(&mut self, logits: Vec<f32>) {
+        drop(logits);
+    }
+    /// Elements of a row after the last norm; 0: there is no [`Compute::hidden`].
+    fn hidden_len(&self) -> usize {
+        0
+    }
+
+    /// As [`Compute::run`], but for what the model's head would read: `[wanted, hidden_len]`.
+    fn hidden(&mut self, _tokens: &[u32], _chunks: &[Chunk], _wanted: &[usize]) -> Vec<f32> {
+        Vec::new()
+    }
+
+    /// Bytes of a page of the cache; 0: pages cannot be kept elsewhere.
+    fn page_bytes(&self) -> usize {
+        0
+    }
+
+    /// Appends what a page of the cache holds, [`Compute::page_bytes`] bytes.
+    fn read_page(&self, _page: PageId, _out: &mut Vec<u8>) {}
+
+    /// Makes a page of the cache hold what [`Compute::read_page`] gave.
+    fn write_page(&mut self, _page: PageId, _bytes: &[u8]) {}
 }
 
 /// The engine.
@@ -40,6 +75,8 @@ pub struct Engine<C> {
     running: Vec<Sequence>,
     /// Rows that the last step computed for each request.
     rows: Vec<(RequestId, usize)>,
+    /// What the last step has made known, if anybody wants to know.
+    published: Option<Vec<Published>>,
 }
 
 /// How the pages of the cache are used.
@@ -70,6 +107,8 @@ struct Sequence {
     constraint: Option<Box<dyn Constraint>>,
     /// Tokens found in the cache when it was first taken up.
     cached: Option<usize>,
+    /// Where no answer is wanted but a vector.
+    pooling: Option<Pooled>,
 }
 
 impl Sequence {
@@ -83,6 +122,11 @@ impl Sequence {
             cached_tokens: self.cached.unwrap_or(0),
             completion_tokens: self.answer_len(),
         }
+    }
+
+    /// Pages that are found hold keys and values, not the rows of which a mean is made.
+    fn needs_all_rows(&self) -> bool {
+        self.pooling.as_ref().is_some_and(|pooled| pooled.pooling == Pooling::Mean)
     }
 
     fn finished(&self, finish: Finish) -> Event {
@@ -108,7 +152,22 @@ impl<C: Compute> Engine<C> {
             "a token for each request"
         );
         let (waiting, running, rows) = (VecDeque::new(), Vec::new(), Vec::new());
-        Engine { compute, limits, pages: Pages::new(limits.pages), waiting, running, rows }
+        Engine { compute, limits, pages: Pages::new(limits.pages), waiting, running, rows, published: None }
+    }
+
+    /// Keeps what each step makes known for [`Engine::published`].
+    pub fn tell_published(&mut self) {
+        self.published = Some(Vec::new());
+    }
+
+    /// What the last step has made known; until the next one, [`Compute::read_page`] tells what it holds.
+    pub fn published(&self) -> &[Published] {
+        self.published.as_deref().unwrap_or_default()
+    }
+
+    /// How many pages a request would find in the cache now.
+    pub fn known_pages(&self, owner: Owner, tokens: &[u32]) -> usize {
+        self.pages.known(owner, tokens)
     }
 
     /// Whether there is anything to do.
@@ -138,12 +197,20 @@ impl<C: Compute> Engine<C> {
         &self.compute
     }
 
+    /// The model again, without its requests.
+    pub fn into_compute(self) -> C {
+        self.compute
+    }
+
     /// Takes the commands and computes one batch.
     pub fn step(&mut self, inbox: &mut Vec<Command>) -> Vec<Event> {
         let mut events = Vec::new();
+        self.published.iter_mut().for_each(Vec::clear);
         for command in inbox.drain(..) {
             match command {
-                Command::Submit(request) => self.submit(request, &mut events),
+                Command::Restore(restored) => self.restore(restored),
+                Command::Submit(request) => self.submit(request.id, self.accept(request), &mut events),
+                Command::Embed(request) => self.submit(request.id, self.accept_embed(request), &mut events),
                 Command::Cancel(id) => self.cancel(id, &mut events),
             }
         }
@@ -172,9 +239,8 @@ impl<C: Compute> Engine<C> {
         self.limits.waiting_max + self.limits.running_max
     }
 
-    fn submit(&mut self, request: Request, events: &mut Vec<Event>) {
-        let id = request.id;
-        match self.accept(request) {
+    fn submit(&mut self, id: RequestId, accepted: Result<Sequence, Refusal>, events: &mut Vec<Event>) {
+        match accepted {
             Ok(sequence) => self.waiting.push_back(sequence),
             Err(refusal) => events.push(Event::Refused(id, refusal)),
         }
@@ -219,7 +285,26 @@ impl<C: Compute> Engine<C> {
             top_logprobs: request.top_logprobs,
             constraint: request.constraint,
             cached: None,
+            pooling: None,
         })
+    }
+
+    fn accept_embed(&self, request: EmbedRequest) -> Result<Sequence, Refusal> {
+        if self.compute.hidden_len() == 0 {
+            return Err(Refusal::NoEmbeddings);
+        }
+        let sequence = self.accept(Request {
+            id: request.id,
+            owner: request.owner,
+            prompt: request.tokens,
+            sampling: Sampling::default(),
+            max_tokens: 1,
+            stop_tokens: Vec::new(),
+            top_logprobs: 0,
+            constraint: None,
+        })?;
+        let pooling = Some(Pooled { pooling: request.pooling, sum: Vec::new() });
+        Ok(Sequence { pooling, ..sequence })
     }
 
     fn cancel(&mut self, id: RequestId, events: &mut Vec<Event>) {
@@ -234,11 +319,16 @@ impl<C: Compute> Engine<C> {
 
     /// Takes up waiting requests while there is room for them.
     fn admit(&mut self, events: &mut Vec<Event>) {
+        let mut running: HashMap<Owner, usize> = HashMap::new();
+        self.running.iter().for_each(|s| *running.entry(s.owner).or_default() += 1);
         while self.running.len() < self.limits.running_max {
-            let Some(i) = self.next_in_turn() else { return };
+            let Some(i) = self.next_in_turn(&running) else { return };
             // Room for all its tokens now, found pages counted, and the one it will write next.
             let needed = (self.waiting[i].tokens.len() + 1).div_ceil(PAGE_LEN);
-            let found = self.pages.find(self.waiting[i].owner, &self.waiting[i].tokens);
+            let found = match self.waiting[i].needs_all_rows() {
+                true => Vec::new(),
+                false => self.pages.find(self.waiting[i].owner, &self.waiting[i].tokens),
+            };
             if needed - found.len() > self.pages.available() {
                 found.into_iter().for_each(|page| self.pages.release(page));
                 return;
@@ -251,15 +341,54 @@ impl<C: Compute> Engine<C> {
                 events.push(Event::Started { id: sequence.id, cached_tokens });
             }
             sequence.pages = found;
+            *running.entry(sequence.owner).or_default() += 1;
             self.running.push(sequence);
         }
     }
 
     /// The first waiting request of the owner with the fewest running; of equal owners, of the one who
-    /// waits longest.
-    fn next_in_turn(&self) -> Option<usize> {
-        let running = |owner: Owner| self.running.iter().filter(|s| s.owner == owner).count();
-        (0..self.waiting.len()).min_by_key(|&i| (running(self.waiting[i].owner), i))
+    /// waits longest. Those that would compute what is being computed wait until they find it.
+    fn next_in_turn(&self, running: &HashMap<Owner, usize>) -> Option<usize> {
+        let turn = |(i, s): (usize, &Sequence)| (running.get(&s.owner).copied().unwrap_or(0), i);
+        let free = |i: &usize| !self.is_being_computed(&self.waiting[*i]);
+        let first = self.waiting.iter().enumerate().map(turn).min().map(|(_, i)| i)?;
+        if free(&first) {
+            return Some(first);
+        }
+        let mut turns: Vec<(usize, usize)> = self.waiting.iter().enumerate().map(turn).collect();
+        turns.sort_unstable();
+        turns.into_iter().map(|(_, i)| i).find(free)
+    }
+
+    /// Whether a running request of the same owner is about to make pages known that this one begins with.
+    fn is_being_computed(&self, waiting: &Sequence) -> bool {
+        if waiting.needs_all_rows() || waiting.tokens.len() <= PAGE_LEN {
+            return false;
+        }
+        let reading = |s: &&Sequence| s.owner == waiting.owner && s.computed < s.prompt_len;
+        let shared = self.running.iter().filter(reading).map(|s| {
+            let (own, other) = (&waiting.tokens[..waiting.tokens.len() - 1], &s.tokens[..s.prompt_len]);
+            own.iter().zip(other).take_while(|(a, b)| a == b).count() / PAGE_LEN
+        });
+        shared.max().is_some_and(|pages| pages > self.pages.known(waiting.owner, &waiting.tokens))
+    }
+
+    /// Takes pages that were computed before into the cache, as far as nobody needs the room.
+    fn restore(&mut self, restored: Restored) {
+        let Restored { owner, tokens, first, pages } = restored;
+        let mut held = self.pages.find(owner, &tokens);
+        // Pages between may have gone since somebody looked.
+        for bytes in pages.iter().skip(held.len().saturating_sub(first)) {
+            let fits = held.len() >= first && (held.len() + 1) * PAGE_LEN <= tokens.len();
+            if !fits || bytes.len() != self.compute.page_bytes() || self.pages.available() == 0 {
+                break;
+            }
+            let Some(page) = self.pages.take() else { break };
+            self.compute.write_page(page, bytes);
+            held.push(page);
+        }
+        self.pages.publish(owner, &tokens, &held);
+        held.into_iter().rev().for_each(|page| self.pages.release(page));
     }
 
     /// How many tokens of each running request are computed in this step; pages for them are held.
@@ -309,39 +438,40 @@ impl<C: Compute> Engine<C> {
 
     /// Computes the planned rows, chooses tokens and retires what is finished.
     fn run(&mut self, rows: &[usize], events: &mut Vec<Event>) {
-        let (mut tokens, mut chunks, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
         self.rows.clear();
-        for (sequence, &count) in self.running.iter().zip(rows).filter(|(_, count)| **count > 0) {
-            let end = sequence.computed + count;
-            chunks.push(Chunk {
-                first_row: tokens.len(),
-                rows: count,
-                position: sequence.computed,
-                pages: &sequence.pages,
-            });
-            tokens.extend_from_slice(&sequence.tokens[sequence.computed..end]);
-            self.rows.push((sequence.id, count));
-            if end == sequence.tokens.len() {
-                wanted.push(tokens.len() - 1);
-            }
-        }
-        if tokens.is_empty() {
-            return;
-        }
-        let logits = self.compute.run(&tokens, &chunks, &wanted);
-        let mut logits = logits.chunks_exact(self.compute.vocab());
+        let planned = self.running.iter().zip(rows).filter(|(_, count)| **count > 0);
+        self.rows.extend(planned.map(|(sequence, &count)| (sequence.id, count)));
+        let answers = Part::of(&self.running, rows, false);
+        let logits = match answers.tokens.is_empty() {
+            true => Vec::new(),
+            false => self.compute.run(&answers.tokens, &answers.chunks, &answers.wanted),
+        };
+        let texts = Part::of(&self.running, rows, true);
+        let hidden = match texts.tokens.is_empty() {
+            true => Vec::new(),
+            false => self.compute.hidden(&texts.tokens, &texts.chunks, &texts.wanted),
+        };
+        let mut choices = choose_all(&mut self.running, rows, &logits, &self.compute).into_iter();
+        self.compute.recycle(logits);
+        let mut hidden = hidden.chunks_exact(self.compute.hidden_len().max(1));
         let mut keep = Vec::with_capacity(self.running.len());
         for (mut sequence, &count) in std::mem::take(&mut self.running).into_iter().zip(rows) {
-            let full_before = sequence.computed / PAGE_LEN;
-            sequence.computed += count;
-            if sequence.computed / PAGE_LEN > full_before {
-                self.pages.publish(sequence.owner, &sequence.tokens[..sequence.computed], &sequence.pages);
-            }
-            let finish = if count > 0 && sequence.computed == sequence.tokens.len() {
-                let logits = logits.next().expect("logits of every row that was wanted");
-                choose(&mut sequence, logits, &self.limits, events)
-            } else {
-                None
+            self.advance(&mut sequence, count);
+            let complete = count > 0 && sequence.computed == sequence.tokens.len();
+            let finish = match &mut sequence.pooling {
+                Some(pooled) => {
+                    let rows = pooled.wanted(count, complete);
+                    hidden.by_ref().take(rows).for_each(|row| pooled.add(row));
+                    complete.then(|| {
+                        events.push(Event::Embedded { id: sequence.id, vector: pooled.vector() });
+                        Finish::Stop
+                    })
+                }
+                None if complete => {
+                    let choice = choices.next().expect("a choice for every row that was wanted");
+                    take(&mut sequence, choice, &self.limits, events)
+                }
+                None => None,
             };
             match finish {
                 None => keep.push(sequence),
@@ -353,32 +483,147 @@ impl<C: Compute> Engine<C> {
         }
         self.running = keep;
     }
+
+    /// Counts `count` tokens of a request as computed, and makes the pages known that are full by that.
+    fn advance(&mut self, sequence: &mut Sequence, count: usize) {
+        let full_before = sequence.computed / PAGE_LEN;
+        sequence.computed += count;
+        if sequence.computed / PAGE_LEN == full_before {
+            return;
+        }
+        let (owner, tokens) = (sequence.owner, &sequence.tokens[..sequence.computed]);
+        let pages = self.pages.publish(owner, tokens, &sequence.pages);
+        if let (Some(published), Some((last, _))) = (&mut self.published, pages.last()) {
+            let tokens = tokens[..(last + 1) * PAGE_LEN].to_vec();
+            published.push(Published { owner, tokens, pages });
+        }
+    }
+}
+
+/// The rows of a step that are computed for one purpose.
+#[derive(Default)]
+struct Part<'a> {
+    tokens: Vec<u32>,
+    chunks: Vec<Chunk<'a>>,
+    wanted: Vec<usize>,
+}
+
+impl Part<'_> {
+    /// The planned rows of answers, or of texts whose vectors are wanted.
+    fn of<'a>(running: &'a [Sequence], rows: &[usize], embedding: bool) -> Part<'a> {
+        let mut part = Part::default();
+        let own = running.iter().zip(rows).filter(|(s, count)| **count > 0 && s.pooling.is_some() == embedding);
+        for (sequence, &count) in own {
+            let (begin, end) = (sequence.computed, sequence.computed + count);
+            let first_row = part.tokens.len();
+            part.chunks.push(Chunk { first_row, rows: count, position: begin, pages: &sequence.pages });
+            part.tokens.extend_from_slice(&sequence.tokens[begin..end]);
+            let complete = end == sequence.tokens.len();
+            let wanted = match &sequence.pooling {
+                Some(pooled) => pooled.wanted(count, complete),
+                None => usize::from(complete),
+            };
+            part.wanted.extend(part.tokens.len() - wanted..part.tokens.len());
+        }
+        part
+    }
+}
+
+/// Rows on their way to one vector.
+struct Pooled {
+    pooling: Pooling,
+    sum: Vec<f64>,
+}
+
+impl Pooled {
+    /// How many of the last `count` rows are of use.
+    fn wanted(&self, count: usize, complete: bool) -> usize {
+        match self.pooling {
+            Pooling::Mean => count,
+            Pooling::Last => usize::from(complete),
+        }
+    }
+
+    fn add(&mut self, row: &[f32]) {
+        self.sum.resize(row.len(), 0.0);
+        self.sum.iter_mut().zip(row).for_each(|(sum, &v)| *sum += f64::from(v));
+    }
+
+    /// Scaled to length 1, which makes the mean of the sum as well; zeros stay zeros.
+    fn vector(&self) -> Vec<f32> {
+        let length = self.sum.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let scale = if length > 0.0 { 1.0 / length } else { 0.0 };
+        self.sum.iter().map(|v| (v * scale) as f32).collect()
+    }
 }
 
 /// Lets go of a request's pages, the last first, so that the beginning stays cached longest.
 fn release(pages: &mut Pages, sequence: &mut Sequence) {
     sequence.pages.drain(..).rev().for_each(|page| pages.release(page));
     sequence.computed = 0;
+    sequence.pooling.iter_mut().for_each(|pooled| pooled.sum.clear());
 }
 
-/// Chooses the next token; why the answer ends, if it does.
-fn choose(sequence: &mut Sequence, logits: &[f32], limits: &Limits, events: &mut Vec<Event>) -> Option<Finish> {
-    let allowed = match sequence.constraint.as_mut().map(|constraint| constraint.allowed()) {
-        None => Allowed::All,
-        Some(Ok(allowed)) => allowed,
-        Some(Err(error)) => return Some(Finish::Unconstrained(error)),
+/// The next token of a request, with the likeliest ones.
+type Choice = Result<(Sampled, Vec<(u32, f32)>), Finish>;
+
+/// What choosing the next token of a request needs, and the choice.
+struct Choosing<'a> {
+    sampler: &'a mut Sampler,
+    logits: &'a [f32],
+    allowed: Result<Allowed, Finish>,
+    top_logprobs: usize,
+    choice: Option<Choice>,
+}
+
+impl Choosing<'_> {
+    fn choose(&mut self) {
+        let failed = |error: SamplingError| Finish::Failed(error);
+        let allowed = std::mem::replace(&mut self.allowed, Ok(Allowed::All));
+        self.choice = Some(allowed.and_then(|allowed| {
+            let sampled = self.sampler.sample_of(self.logits, &allowed).map_err(failed)?;
+            Ok((sampled, top_logprobs(self.logits, self.top_logprobs)))
+        }));
+    }
+}
+
+/// Chooses the next token of every request whose last token was computed, in the order of `running`. A choice depends
+/// on its own request alone, so threads change nothing.
+fn choose_all<C: Compute>(running: &mut [Sequence], rows: &[usize], logits: &[f32], compute: &C) -> Vec<Choice> {
+    /// Requests that one task chooses for.
+    const TOGETHER: usize = 8;
+    let ready = running
+        .iter_mut()
+        .zip(rows)
+        .filter(|(s, count)| **count > 0 && s.computed + **count == s.tokens.len() && s.pooling.is_none());
+    let mut all: Vec<Choosing> = ready
+        .zip(logits.chunks_exact(compute.vocab()))
+        .map(|((sequence, _), logits)| {
+            let allowed = sequence.constraint.as_mut().map_or(Ok(Allowed::All), |constraint| constraint.allowed());
+            let allowed = allowed.map_err(Finish::Unconstrained);
+            let (sampler, top_logprobs) = (&mut sequence.sampler, sequence.top_logprobs);
+            Choosing { sampler, logits, allowed, top_logprobs, choice: None }
+        })
+        .collect();
+    match compute.pool() {
+        Some(pool) => pool.for_each_piece(&mut all, TOGETHER, |_, some| some.iter_mut().for_each(Choosing::choose)),
+        None => all.iter_mut().for_each(Choosing::choose),
+    }
+    all.into_iter().map(|one| one.choice.expect("each was chosen for")).collect()
+}
+
+/// Adds the chosen token to the answer; why the answer ends, if it does.
+fn take(sequence: &mut Sequence, choice: Choice, limits: &Limits, events: &mut Vec<Event>) -> Option<Finish> {
+    let (Sampled { token, logprob }, top) = match choice {
+        Ok(chosen) => chosen,
+        Err(finish) => return Some(finish),
     };
-    let sampled = match sequence.sampler.sample_of(logits, &allowed) {
-        Ok(sampled) => sampled,
-        Err(error) => return Some(Finish::Failed(error)),
-    };
-    if let Some(Err(error)) = sequence.constraint.as_mut().map(|constraint| constraint.accept(sampled.token)) {
+    if let Some(Err(error)) = sequence.constraint.as_mut().map(|constraint| constraint.accept(token)) {
         return Some(Finish::Unconstrained(error));
     }
-    sequence.tokens.push(sampled.token);
-    let top = top_logprobs(logits, sequence.top_logprobs);
-    events.push(Event::Token { id: sequence.id, token: sampled.token, logprob: sampled.logprob, top });
-    if sequence.stop_tokens.contains(&sampled.token) {
+    sequence.tokens.push(token);
+    events.push(Event::Token { id: sequence.id, token, logprob, top });
+    if sequence.stop_tokens.contains(&token) {
         return Some(Finish::Stop);
     }
     let full = sequence.tokens.len() >= limits.context_tokens_max;

@@ -9,11 +9,14 @@ use std::path::Path;
 use engine::compute::ModelCompute;
 use engine::constraint::{Allowed, Constraint, ConstraintError};
 use engine::limits::Limits;
-use engine::request::{Command, Event, Finish, Refusal, Request};
+use engine::pages::PageId;
+use engine::request::{Command, EmbedRequest, Event, Finish, Pooling, Refusal, Request, Restored};
 use engine::sampler::Sampling;
 use engine::step::{Compute, Engine};
 use kernels::attention::{CacheFormat, Chunk, PAGE_LEN};
 use kernels::pool::Pool;
+use model::cache::Cache;
+use model::forward::{Activations, Batch, Runner};
 use model::load::Model;
 
 const VOCAB: usize = 40;
@@ -59,6 +62,46 @@ impl Compute for Stub {
         }
         logits
     }
+
+    fn page_bytes(&self) -> usize {
+        4 * PAGE_LEN
+    }
+
+    fn read_page(&self, page: PageId, out: &mut Vec<u8>) {
+        let tokens = &self.cache[page as usize * PAGE_LEN..][..PAGE_LEN];
+        out.extend(tokens.iter().flat_map(|token| token.to_le_bytes()));
+    }
+
+    fn write_page(&mut self, page: PageId, bytes: &[u8]) {
+        let places = self.cache[page as usize * PAGE_LEN..].iter_mut();
+        places.zip(bytes.as_chunks::<4>().0).for_each(|(to, from)| *to = u32::from_le_bytes(*from));
+    }
+}
+
+/// Pages that were kept elsewhere: by owner and by the text to their end.
+#[derive(Default)]
+struct Kept(HashMap<(u64, Vec<u32>), Vec<u8>>);
+
+impl Kept {
+    /// Keeps what the last step made known.
+    fn keep(&mut self, engine: &Engine<impl Compute>) {
+        for published in engine.published() {
+            for &(place, page) in &published.pages {
+                let mut bytes = Vec::new();
+                engine.compute().read_page(page, &mut bytes);
+                assert_eq!(bytes.len(), engine.compute().page_bytes());
+                let text = published.tokens[..(place + 1) * PAGE_LEN].to_vec();
+                self.0.insert((published.owner, text), bytes);
+            }
+        }
+    }
+
+    /// The pages that a request begins with, from `first` on.
+    fn find(&self, request: &Request, first: usize) -> Restored {
+        let text = |place: usize| request.prompt.get(..(place + 1) * PAGE_LEN).map(<[u32]>::to_vec);
+        let pages = (first..).map_while(|place| self.0.get(&(request.owner, text(place)?)).cloned()).collect();
+        Restored { owner: request.owner, tokens: request.prompt.clone(), first, pages }
+    }
 }
 
 /// A small generator (xorshift), so that a seed says everything.
@@ -89,7 +132,7 @@ fn alone(compute: impl Compute, request: Request) -> (Tokens, Finish) {
                 Event::Token { token, logprob, .. } => tokens.push((token, logprob.to_bits())),
                 Event::Finished { finish, .. } => return (tokens, finish),
                 Event::Refused(_, refusal) => panic!("{refusal}"),
-                Event::Started { .. } => {}
+                Event::Started { .. } | Event::Embedded { .. } => {}
             }
         }
     }
@@ -112,20 +155,22 @@ fn request(random: &mut Random, id: u64, vocab: usize, longest: usize) -> Reques
 #[test]
 fn every_answer_is_the_one_it_gets_alone() {
     let only = std::env::var("SEED").ok().map(|s| s.parse::<u64>().unwrap());
-    let (mut put_back, mut shared) = (0, 0);
+    let (mut put_back, mut shared, mut restored) = (0, 0, 0);
     for seed in only.map_or(1..300, |s| s..s + 1) {
-        let (p, s) = simulate(seed);
+        let (p, s, r) = simulate(seed);
         put_back += p;
         shared += s;
+        restored += r;
     }
     if only.is_none() {
+        assert!(restored > 300, "the simulation restores pages ({restored})");
         assert!(put_back > 100, "the simulation puts requests back ({put_back})");
         assert!(shared > 1000, "the simulation shares pages ({shared} tokens)");
     }
 }
 
-/// One run; how often requests were put back, and tokens found in the cache.
-fn simulate(seed: u64) -> (usize, usize) {
+/// One run; how often requests were put back, tokens found in the cache, and pages that were restored.
+fn simulate(seed: u64) -> (usize, usize, usize) {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let pages = 8 + random.below(24);
     let limits = Limits {
@@ -138,6 +183,8 @@ fn simulate(seed: u64) -> (usize, usize) {
         pages,
     };
     let mut engine = Engine::new(Stub::new(pages), limits);
+    engine.tell_published();
+    let (mut kept, mut restored) = (Kept::default(), 0);
     let mut requests: HashMap<u64, Request> = HashMap::new();
     let mut answers: HashMap<u64, Tokens> = HashMap::new();
     let (mut next, mut done, mut put_back, mut shared, mut steps) = (0, 0, 0, 0, 0);
@@ -147,6 +194,13 @@ fn simulate(seed: u64) -> (usize, usize) {
         let mut inbox = Vec::new();
         while next < 25 && random.below(4) == 0 {
             let request = request(&mut random, next, VOCAB, 200);
+            if random.below(2) == 0 {
+                // Sometimes from a place that is not the right one any more.
+                let known = engine.known_pages(request.owner, &request.prompt);
+                let found = kept.find(&request, (known + random.below(3)).saturating_sub(1));
+                restored += found.pages.len();
+                inbox.push(Command::Restore(found));
+            }
             requests.insert(next, request.clone());
             answers.insert(next, Vec::new());
             inbox.push(Command::Submit(request));
@@ -163,6 +217,7 @@ fn simulate(seed: u64) -> (usize, usize) {
                 Event::Token { id, token, logprob, .. } => {
                     answers.get_mut(&id).unwrap().push((token, logprob.to_bits()))
                 }
+                Event::Embedded { .. } => panic!("seed {seed}: nobody asked for a vector"),
                 Event::Refused(id, refusal) => {
                     assert!(
                         matches!(refusal, Refusal::Busy { .. } | Refusal::OwnerBusy { .. }),
@@ -186,9 +241,148 @@ fn simulate(seed: u64) -> (usize, usize) {
         }
         put_back += usize::from(engine.load().1 > waiting + arrived);
         engine.check();
+        kept.keep(&engine);
     }
     assert!(requests.is_empty(), "seed {seed}: {} requests never ended, {done} did", requests.len());
-    (put_back, shared)
+    (put_back, shared, restored)
+}
+
+#[test]
+fn a_prefix_has_the_same_bits_computed_from_memory_and_from_elsewhere() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/models/deepseek-v3");
+    let model = Model::open(&path).unwrap();
+    let pool = Pool::new(2);
+    for format in [CacheFormat::F32, CacheFormat::BF16, CacheFormat::Int8] {
+        let limits = Limits { chunk_tokens_max: 30, context_tokens_max: 6 * PAGE_LEN, pages: 12, ..Limits::default() };
+        let make = || {
+            let mut engine = Engine::new(ModelCompute::new(&model, &pool, limits.pages, format), limits);
+            engine.tell_published();
+            engine
+        };
+        let (mut kept, mut first, mut again) = (Kept::default(), make(), make());
+        let prompt: Vec<u32> = (0..200).map(|i| (i * i * 7 + i) % model.spec.vocab as u32).collect();
+        let ask = Request {
+            id: 0,
+            owner: 1,
+            prompt,
+            sampling: Sampling { temperature: 1.0, seed: 5, ..Sampling::default() },
+            max_tokens: 30,
+            stop_tokens: vec![],
+            top_logprobs: 0,
+            constraint: None,
+        };
+        let computed = answer(&mut first, &mut kept, &ask);
+        let remembered = answer(&mut first, &mut kept, &Request { id: 1, ..ask.clone() });
+        let found = kept.find(&ask, 0);
+        assert_eq!(found.pages.len(), 3);
+        let others = Restored { owner: 2, tokens: ask.prompt.clone(), first: 0, pages: Vec::new() };
+        again.step(&mut vec![Command::Restore(found), Command::Restore(others)]);
+        let stranger = answer(&mut again, &mut kept, &Request { owner: 2, ..ask.clone() });
+        let restored = answer(&mut again, &mut kept, &ask);
+        assert_eq!((computed.1, remembered.1, stranger.1, restored.1), (0, 192, 0, 192), "cached tokens");
+        assert!(computed.0 == remembered.0 && computed.0 == restored.0 && computed.0 == stranger.0, "{format:?}");
+    }
+}
+
+/// The answer to a request, and how many tokens of its prompt were in the cache.
+fn answer(engine: &mut Engine<impl Compute>, kept: &mut Kept, request: &Request) -> (Tokens, usize) {
+    let (mut inbox, mut tokens, mut cached) = (vec![Command::Submit(request.clone())], Vec::new(), 0);
+    while !engine.is_idle() || !inbox.is_empty() {
+        for event in engine.step(&mut inbox) {
+            match event {
+                Event::Token { token, logprob, .. } => tokens.push((token, logprob.to_bits())),
+                Event::Finished { usage, .. } => cached = usage.cached_tokens,
+                _ => {}
+            }
+        }
+        kept.keep(engine);
+    }
+    engine.check();
+    (tokens, cached)
+}
+
+#[test]
+fn vectors_are_the_same_in_any_company() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/models/deepseek-v3");
+    let model = Model::open(&path).unwrap();
+    let pool = Pool::new(2);
+    let text: Vec<u32> = (0..150).map(|i| (i * i * 5 + i) % model.spec.vocab as u32).collect();
+    let mut random = Random(5);
+    for pooling in [Pooling::Last, Pooling::Mean] {
+        let mut seen: Vec<Vec<u32>> = Vec::new();
+        for (chunk_tokens_max, company) in [(256, 0), (17, 0), (40, 3)] {
+            let limits = Limits { chunk_tokens_max, context_tokens_max: 6 * PAGE_LEN, pages: 30, ..Limits::default() };
+            let mut engine = Engine::new(ModelCompute::new(&model, &pool, limits.pages, CacheFormat::F32), limits);
+            let others = (10..10 + company).map(|id| request(&mut random, id, model.spec.vocab, 90));
+            let mut inbox: Vec<Command> = others.map(Command::Submit).collect();
+            let ask = |id| Command::Embed(EmbedRequest { id, owner: 0, tokens: text.clone(), pooling });
+            inbox.extend([ask(0), ask(1)]);
+            while !engine.is_idle() || !inbox.is_empty() {
+                for event in engine.step(&mut inbox) {
+                    match event {
+                        Event::Embedded { vector, .. } => {
+                            let length: f32 = vector.iter().map(|v| v * v).sum();
+                            assert!(vector.len() == model.spec.hidden && (length - 1.0).abs() < 1e-5);
+                            seen.push(vector.iter().map(|v| v.to_bits()).collect());
+                        }
+                        Event::Finished { id, usage, .. } if id < 2 => {
+                            assert_eq!((usage.prompt_tokens, usage.completion_tokens), (150, 0));
+                        }
+                        _ => {}
+                    }
+                }
+                engine.check();
+            }
+        }
+        assert!(seen.len() == 6 && seen.iter().all(|vector| vector == &seen[0]), "{pooling:?}");
+        // What the head reads, computed in one piece.
+        let runner = Runner::new(&model, &pool);
+        let mut cache = Cache::new(&model.spec, CacheFormat::F32, 3);
+        let chunks = [Chunk { first_row: 0, rows: text.len(), position: 0, pages: &[0, 1, 2] }];
+        let (batch, wanted) = (Batch { tokens: &text, chunks: &chunks }, (0..text.len()).collect::<Vec<_>>());
+        let rows = runner.hidden(&batch, &mut cache, &mut Activations::default(), &wanted);
+        let rows: Vec<&[f32]> = rows.chunks_exact(model.spec.hidden).collect();
+        let used = if pooling == Pooling::Last { &rows[rows.len() - 1..] } else { &rows[..] };
+        let sum: Vec<f64> =
+            (0..model.spec.hidden).map(|i| used.iter().map(|row| f64::from(row[i])).sum::<f64>()).collect();
+        let length = sum.iter().map(|v| v * v).sum::<f64>().sqrt();
+        for (bits, want) in seen[0].iter().zip(sum) {
+            assert!((f64::from(f32::from_bits(*bits)) - want / length).abs() < 1e-6);
+        }
+    }
+    let mut engine = Engine::new(Stub::new(4), Limits { context_tokens_max: PAGE_LEN, pages: 4, ..Limits::default() });
+    let none = EmbedRequest { id: 0, owner: 0, tokens: vec![1], pooling: Pooling::Last };
+    let events = engine.step(&mut vec![Command::Embed(none)]);
+    assert_eq!(events, [Event::Refused(0, Refusal::NoEmbeddings)]);
+}
+
+#[test]
+fn equal_prompts_at_the_same_time_are_computed_once() {
+    let limits = Limits { chunk_tokens_max: 50, context_tokens_max: 8 * PAGE_LEN, pages: 32, ..Limits::default() };
+    let mut engine = Engine::new(Stub::new(limits.pages), limits);
+    let prompt: Vec<u32> = (0..(3 * PAGE_LEN + 10) as u32).map(|i| i % VOCAB as u32).collect();
+    let ask = |id, owner| Request {
+        id,
+        owner,
+        prompt: prompt.clone(),
+        sampling: Sampling { temperature: 1.0, seed: id, ..Sampling::default() },
+        max_tokens: 1,
+        stop_tokens: vec![],
+        top_logprobs: 0,
+        constraint: None,
+    };
+    let mut inbox: Vec<Command> = (0..4).map(|id| Command::Submit(ask(id, 0))).collect();
+    inbox.push(Command::Submit(ask(4, 1)));
+    let (mut computed, mut held) = (0, 0);
+    while !engine.is_idle() || !inbox.is_empty() {
+        engine.step(&mut inbox);
+        computed += engine.rows().iter().map(|(_, rows)| rows).sum::<usize>();
+        held = held.max(engine.page_use().held);
+        engine.check();
+    }
+    // Once for each owner, and the last, partial page for each answer.
+    assert_eq!(computed, 2 * 3 * PAGE_LEN + 5 * 10);
+    assert!(held <= 2 * 3 + 5, "{held} pages");
 }
 
 #[test]

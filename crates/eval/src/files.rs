@@ -1,5 +1,5 @@
-//! Published benchmarks from files: GSM8K (JSON lines), SVAMP (one JSON list), and multiple choice in MMLU's form (JSON
-//! lines with `question`, `choices`, and `answer` as a number from 0 or a letter).
+//! Published benchmarks from files: GSM8K (JSON lines), SVAMP (one JSON list), multiple choice in MMLU's form (JSON
+//! lines with `question`, `choices`, and `answer` as a number from 0 or a letter), and HumanEval (JSON lines).
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::problem::{Expected, Language, Problem};
+use crate::programs::is_name;
 use crate::task::Task;
 
 /// Largest file that is read; GSM8K's training part has 4 MB.
@@ -56,7 +57,7 @@ pub fn read_problems(task: Task, path: &Path) -> Result<Vec<Problem>, FileError>
             Value::Array(entries) => entries,
             _ => return Err(fail(1, "the file is no JSON list".into())),
         },
-        Task::Gsm8k | Task::Choice => {
+        Task::Gsm8k | Task::Choice | Task::HumanEval => {
             let lines = bytes.split(|&byte| byte == b'\n').enumerate();
             let lines = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
             lines.map(|(at, line)| json(at + 1, line)).collect::<Result<_, _>>()?
@@ -92,6 +93,15 @@ fn problem(task: Task, entry: &Value) -> Result<Problem, String> {
                 _ => return Err("there is no number \"Answer\"".into()),
             };
             (format!("{} {}", text("Body")?.trim(), text("Question")?), Expected::FreeNumber(answer))
+        }
+        Task::HumanEval => {
+            let [prompt, test, entry_point] = ["prompt", "test", "entry_point"].map(&text);
+            let (prompt, test, entry_point) = (prompt?.to_string(), test?.to_string(), entry_point?.to_string());
+            if !is_name(&entry_point) {
+                return Err(format!("the entry point {entry_point:?} is no name of a function"));
+            }
+            let question = format!("Complete this function:\n```python\n{}\n```", prompt.trim_end());
+            (question, Expected::Program { prompt, test, entry_point })
         }
         _ => choice(entry, text("question")?)?,
     };
@@ -161,6 +171,7 @@ mod tests {
             (Task::Svamp, "[{\"Body\":\"b\",\"Question\":\"q\"}]", "Answer"),
             (Task::Choice, "{\"question\":\"q\",\"choices\":[\"x\",\"y\"],\"answer\":2}", "none of the choices"),
             (Task::Choice, "{\"question\":\"q\",\"choices\":[\"x\"],\"answer\":0}", "1 choices"),
+            (Task::HumanEval, "{\"prompt\":\"def f():\",\"test\":\"\",\"entry_point\":\"f()\"}", "no name"),
             (Task::Countdown(3), "", "makes its own"),
         ] {
             let error = problems(task, content).expect_err(content);

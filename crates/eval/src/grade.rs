@@ -46,6 +46,10 @@ pub enum Reason {
     Claim,
     /// No number, letter or text of the kind that was asked for.
     Nothing,
+    /// A program that does not pass its tests, with the last line of its error.
+    Program(String),
+    /// A program that has not been run.
+    NotRun,
     /// Another answer.
     Other,
 }
@@ -61,7 +65,26 @@ impl fmt::Display for Reason {
             Reason::Value(value) => write!(f, "the value is {value}"),
             Reason::Claim => f.write_str("it does not equal what it says"),
             Reason::Nothing => f.write_str("the answer has no value of the kind that was asked for"),
+            Reason::Program(error) => f.write_str(error),
+            Reason::NotRun => f.write_str("the program has not been run"),
             Reason::Other => f.write_str("another answer"),
+        }
+    }
+}
+
+impl Reason {
+    /// The same as [`fmt::Display`] in Arabic, without details.
+    pub fn arabic(&self) -> &'static str {
+        match self {
+            Reason::Right => "صحيح",
+            Reason::Unfinished => "لم ينته التفكير",
+            Reason::Empty => "لا توجد إجابة",
+            Reason::Expression(_) => "ليست عبارة حسابية ذات قيمة صحيحة",
+            Reason::Numbers => "يجب استعمال كل عدد معطى مرة واحدة فقط",
+            Reason::Value(_) => "القيمة غير المطلوبة",
+            Reason::Claim => "لا يساوي ما كتب",
+            Reason::Nothing => "لا توجد في الإجابة قيمة من النوع المطلوب",
+            Reason::Other => "إجابة أخرى",
         }
     }
 }
@@ -90,7 +113,7 @@ pub fn grade_answer(problem: &Problem, answer: &str) -> Grade {
         return Grade { correct: false, format_ok: false, reason: Reason::Empty };
     }
     let one_line = !answer.contains('\n') && !answer.contains("<|") && !answer.contains("think>");
-    let line = answer.lines().next_back().unwrap_or_default().trim();
+    let line = last_line(answer);
     let bare = extract(line);
     let plain = one_line && bare == line;
     let (reason, format_ok) = match &problem.expected {
@@ -108,6 +131,7 @@ pub fn grade_answer(problem: &Problem, answer: &str) -> Grade {
             let right = found.is_some() && found == last_number(expected);
             (if found.is_none() { Reason::Nothing } else { decide(right) }, found.is_some())
         }
+        Expected::Program { .. } => (Reason::NotRun, false),
         Expected::Choice { letter, choices } => match choice(line, bare, *choices) {
             Some(found) => (decide(found == *letter), plain && bare.chars().count() == 1),
             None => (Reason::Nothing, false),
@@ -139,6 +163,15 @@ pub(crate) fn part(written: &str, format: ReasoningFormat) -> Option<String> {
         _ => None,
     });
     (!open).then(|| content.collect())
+}
+
+/// What counts as the answer in a text whose reasoning has been taken off.
+pub(crate) fn stated(answer: &str) -> &str {
+    extract(last_line(answer))
+}
+
+fn last_line(answer: &str) -> &str {
+    answer.trim().lines().next_back().unwrap_or_default().trim()
 }
 
 /// The answer inside its line.

@@ -5,15 +5,19 @@
 //! Problems are pure functions of (seed, index) ([`rng`]), and belong to one of three parts by the hash of what they
 //! ask ([`Split`]): documents, reinforcement learning and evaluation never share a problem.
 
+pub mod audit;
 pub mod bits;
+pub mod budget;
 pub mod expression;
 pub mod files;
 mod grade;
 pub mod grammar;
 mod problem;
+pub mod programs;
 pub mod report;
 pub mod rng;
 pub mod runner;
+pub mod sandbox;
 pub mod statistics;
 pub mod task;
 pub mod tasks;

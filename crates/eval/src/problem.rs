@@ -57,6 +57,15 @@ pub enum Expected {
         /// How many there are.
         choices: u8,
     },
+    /// A program that passes tests when it is run ([`crate::programs`]).
+    Program {
+        /// What the function begins with.
+        prompt: String,
+        /// Python that defines `check`, which takes the function.
+        test: String,
+        /// The function's name.
+        entry_point: String,
+    },
 }
 
 /// A problem with what its grader needs.

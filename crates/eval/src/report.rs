@@ -73,7 +73,7 @@ pub fn chart(title: &str, summaries: &[Summary]) -> String {
             points: shown.iter().map(|s| (f64::from(s.level.unwrap_or(1)), s.pass_1 * 100.0)).collect(),
             bars: shown.iter().map(|s| (s.interval.0 * 100.0, s.interval.1 * 100.0)).collect(),
             style: Style::Both,
-            labels: Vec::new(),
+            ..Series::default()
         }
     });
     let chart = Chart {

@@ -8,6 +8,7 @@ use engine::sampler::{Sampling, SamplingError};
 use engine::step::{Compute, Engine};
 use text::{ReasoningFormat, Specials, Tokenizer};
 
+use crate::budget::ThinkingBudget;
 use crate::grade::{Grade, Reason, grade_answer, part};
 use crate::problem::Problem;
 use crate::rng::Rng;
@@ -24,15 +25,26 @@ pub struct Job {
     pub max_tokens: usize,
     /// Tokens that end it.
     pub stop_tokens: Vec<u32>,
+    /// The most tokens of reasoning, and the token that closes it then; the prompt opens it.
+    pub thinking: Option<(usize, u32)>,
 }
 
 /// A continuation.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Output {
-    /// Its tokens, without the one that ended it.
+    /// Its tokens, the one that ended it included.
     pub tokens: Vec<u32>,
+    /// The log-probability of each under the model.
+    pub logprobs: Vec<f32>,
     /// The model ended it; otherwise it is as long as was allowed.
     pub stopped: bool,
+}
+
+impl Output {
+    /// Its tokens without the one that ended it.
+    pub fn said(&self) -> &[u32] {
+        &self.tokens[..self.tokens.len() - usize::from(self.stopped)]
+    }
 }
 
 /// Why a run has no result.
@@ -67,7 +79,7 @@ pub fn run_jobs<C: Compute>(
     at_once: usize,
     progress: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<Vec<Output>, RunError> {
-    let mut outputs = vec![Output { tokens: Vec::new(), stopped: false }; jobs.len()];
+    let mut outputs = vec![Output::default(); jobs.len()];
     let (mut next, mut done, mut tokens) = (0, 0, 0);
     let mut inbox = Vec::new();
     while done < jobs.len() {
@@ -82,17 +94,19 @@ pub fn run_jobs<C: Compute>(
                 max_tokens: job.max_tokens,
                 stop_tokens: job.stop_tokens.clone(),
                 top_logprobs: 0,
-                constraint: None,
+                constraint: job.thinking.map(|(most, close)| Box::new(ThinkingBudget::new(close, most)) as _),
             }));
             next = index + 1;
         }
         for event in engine.step(&mut inbox) {
             match event {
-                Event::Started { .. } => {}
+                Event::Started { .. } | Event::Embedded { .. } => {}
                 Event::Refused(id, refusal) => return Err(RunError::Refused { index: id as usize, refusal }),
-                Event::Token { id, token, .. } => {
+                Event::Token { id, token, logprob, .. } => {
                     tokens += 1;
-                    outputs[id as usize].tokens.push(token);
+                    let output = &mut outputs[id as usize];
+                    output.tokens.push(token);
+                    output.logprobs.push(logprob);
                 }
                 Event::Finished { id, finish, .. } => {
                     done += 1;
@@ -109,12 +123,9 @@ pub fn run_jobs<C: Compute>(
 
 fn finish_output(output: &mut Output, index: usize, finish: Finish) -> Result<(), RunError> {
     match finish {
-        Finish::Stop => {
-            output.stopped = true;
-            output.tokens.pop();
-        }
+        Finish::Stop => output.stopped = true,
         Finish::Length => {}
-        // Nothing is constrained here.
+        // Nothing is cancelled here, and a budget always allows a token.
         Finish::Cancelled | Finish::Unconstrained(_) => return Err(RunError::Stopped),
         Finish::Failed(error) => return Err(RunError::Failed { index, error }),
     }
@@ -144,7 +155,7 @@ pub struct Sample {
 /// Grades a continuation of a prompt after which reasoning has this form.
 pub fn grade_output(problem: &Problem, output: &Output, tokenizer: &Tokenizer, format: &ReasoningFormat) -> Sample {
     // Markers of reasoning may be special tokens.
-    let written = tokenizer.decode(&output.tokens, Specials::Show);
+    let written = tokenizer.decode(output.said(), Specials::Show);
     let (answer, grade) = match part(&written, format.clone()) {
         Some(answer) => {
             let grade = grade_answer(problem, &answer);
@@ -152,7 +163,7 @@ pub fn grade_output(problem: &Problem, output: &Output, tokenizer: &Tokenizer, f
         }
         None => (String::new(), Grade { correct: false, format_ok: false, reason: Reason::Unfinished }),
     };
-    Sample { written, answer, grade, tokens: output.tokens.len(), stopped: output.stopped }
+    Sample { written, answer, grade, tokens: output.said().len(), stopped: output.stopped }
 }
 
 /// A problem with its samples.

@@ -28,6 +28,8 @@ pub enum Task {
     Svamp,
     /// Multiple choice in MMLU's form, from a file.
     Choice,
+    /// Programs (Chen et al. 2021), from a file; run in a sandbox.
+    HumanEval,
 }
 
 impl Task {
@@ -37,7 +39,7 @@ impl Task {
         all.extend([2, 3, 4].map(Task::Countdown));
         all.extend([Language::English, Language::Arabic].map(Task::Words));
         all.extend(ListTask::ALL.map(Task::List));
-        all.extend([Task::Gsm8k, Task::Svamp, Task::Choice]);
+        all.extend([Task::Gsm8k, Task::Svamp, Task::Choice, Task::HumanEval]);
         all
     }
 
@@ -55,6 +57,7 @@ impl Task {
             Task::Gsm8k => "gsm8k",
             Task::Svamp => "svamp",
             Task::Choice => "choice",
+            Task::HumanEval => "humaneval",
         }
     }
 
@@ -65,7 +68,7 @@ impl Task {
 
     /// Whether its problems come from a file.
     pub fn needs_file(self) -> bool {
-        matches!(self, Task::Gsm8k | Task::Svamp | Task::Choice)
+        matches!(self, Task::Gsm8k | Task::Svamp | Task::Choice | Task::HumanEval)
     }
 
     /// Problem `index` of a generated task; `None` for tasks from files.
@@ -84,7 +87,7 @@ impl Task {
             }
             Task::Words(language) => word_problem(rng, split, level(1, OPERATIONS_MAX), language).problem,
             Task::List(task) => list_problem(rng, split, task, level(1, 3), Language::English).problem,
-            Task::Gsm8k | Task::Svamp | Task::Choice => return None,
+            Task::Gsm8k | Task::Svamp | Task::Choice | Task::HumanEval => return None,
         })
     }
 
@@ -102,6 +105,7 @@ impl Task {
             Task::Countdown(_) => "End with a line that holds only the expression, such as (12-4)*3.",
             Task::Words(Language::Arabic) => "اختم بسطر فيه العدد فقط.",
             Task::Choice => "End with a line that holds only the letter of the right choice.",
+            Task::HumanEval => "End with the whole function in one block of ```python.",
             Task::List(_) => "Answer with nothing but the result.",
             _ => "End with a line that holds only the number.",
         }

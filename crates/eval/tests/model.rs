@@ -41,6 +41,7 @@ fn from_a_problem_to_its_grade_in_any_batch() {
         sampling: Sampling { temperature, seed: sample_seed(1, 0, sample), ..Sampling::default() },
         max_tokens: 40,
         stop_tokens: tokenizer.eos_ids().to_vec(),
+        thinking: None,
     };
     let mut jobs = vec![job(QUESTION, 0.0, 0)];
     jobs.extend((0..6).map(|sample| job(["hm", "1+1", QUESTION][sample % 3], 1.0, sample)));
@@ -63,7 +64,7 @@ fn from_a_problem_to_its_grade_in_any_batch() {
     assert!(right.stopped && right.grade.correct && !right.grade.format_ok, "{right:?}");
     assert!(!graded(Expected::Integer(6)).grade.correct);
     assert!(graded(Expected::Text("The answer is **5**.".into())).grade.correct);
-    let cut = Output { tokens: outputs[0].tokens[..3].to_vec(), stopped: false };
+    let cut = Output { tokens: outputs[0].tokens[..3].to_vec(), ..Output::default() };
     let cut = grade_output(&problem(Expected::Integer(5)), &cut, &tokenizer, &ReasoningFormat::think(false));
     assert_eq!(cut.grade.reason, Reason::Unfinished);
 }

@@ -77,12 +77,13 @@ fn jobs(script: &[(String, String)], max_tokens: usize) -> Vec<Job> {
         sampling: Sampling::default(),
         max_tokens,
         stop_tokens: vec![STOP],
+        thinking: None,
     };
     script.iter().map(job).collect()
 }
 
 fn text_of(output: &Output) -> String {
-    output.tokens.iter().map(|&token| token as u8 as char).collect()
+    output.said().iter().map(|&token| token as u8 as char).collect()
 }
 
 #[test]

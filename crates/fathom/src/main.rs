@@ -5,6 +5,7 @@
 //! exit code 2; a run that Ctrl-C ended has exit code 130.
 
 mod answer;
+mod built_in;
 mod opened;
 mod options;
 mod terminal;
@@ -12,6 +13,7 @@ mod whole_file;
 
 mod commands {
     pub(crate) mod bench;
+    pub(crate) mod cache;
     pub(crate) mod chat;
     pub(crate) mod convert;
     pub(crate) mod describe;
@@ -25,6 +27,7 @@ mod commands {
     pub(crate) mod pull;
     pub(crate) mod reinforce;
     pub(crate) mod report;
+    pub(crate) mod road;
     pub(crate) mod run;
     pub(crate) mod sample;
     pub(crate) mod serve;
@@ -35,7 +38,6 @@ mod commands {
 
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 /// Open-weight language models on the processor you have: DeepSeek V2, V3 and R1, Qwen, Llama, Mistral,
@@ -45,25 +47,26 @@ use clap::{Parser, Subcommand};
     name = "fathom",
     version,
     max_term_width = 100,
-    arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "\
 First steps:
+  fathom                      the built-in model: web chat and API on this machine
   fathom pull deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
   fathom chat deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
   fathom COMMAND --help
 
-A MODEL is a directory as Hugging Face publishes it, a .gguf file, or the name of what was pulled (ORG/NAME).
+A MODEL is a directory as Hugging Face publishes it, a .gguf file, the name of what was pulled (ORG/NAME), or nano, the
+small model inside the program.
 
 Environment:
   FATHOM_HOME     where pulled models are kept
   FATHOM_THREADS  number of threads, where --threads is not given
-  FATHOM_ISA      portable, avx2, avx512 or neon: forces an instruction set, for comparing
+  FATHOM_ISA      portable, avx2, avx512, amx or neon: forces an instruction set, for comparing
   NO_COLOR        no colours and no dimmed text"
 )]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
@@ -73,6 +76,7 @@ enum Command {
     Serve(Box<commands::serve::Args>),
     Keys(commands::keys::Args),
     Usage(commands::usage::Args),
+    Cache(commands::cache::Args),
     Pull(commands::pull::Args),
     List(commands::list::Args),
     Describe(commands::describe::Args),
@@ -90,17 +94,18 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) if error.exit_code() == 0 || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            error.exit()
-        }
+    // Without a command: the built-in model, served on this machine, with its page.
+    let alone = || Cli::try_parse_from(["fathom", "serve"]);
+    let parsed = Cli::try_parse().and_then(|cli| if cli.command.is_none() { alone() } else { Ok(cli) });
+    let command = match parsed {
+        Ok(Cli { command }) => command,
+        Err(error) if error.exit_code() == 0 => error.exit(),
         Err(error) => {
             terminal::complain_text(&wrong_usage(&error.to_string()));
             return ExitCode::from(2);
         }
     };
-    match execute(cli.command) {
+    match command.map_or(Ok(ExitCode::SUCCESS), execute) {
         Ok(code) => code,
         // A reader that has seen enough (`| head`) is no error.
         Err(error) if terminal::broken_pipe(&error) => ExitCode::SUCCESS,
@@ -119,6 +124,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => commands::serve::run(*args),
         Command::Keys(args) => commands::keys::run(args),
         Command::Usage(args) => commands::usage::run(args),
+        Command::Cache(args) => commands::cache::run(args),
         Command::Eval(args) => return commands::eval::run(args),
         Command::Sample(args) => return commands::sample::run(args),
         Command::Report(args) => commands::report::run(args),

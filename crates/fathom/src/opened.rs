@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use hub::StoreError;
+use kernels::bytes::Bytes;
 use model::checkpoint::{Checkpoint, Kind, Metadata, MetadataError};
 use model::families::read_config;
 use model::load::Model;
 use model::spec::ModelSpec;
 use serde::Deserialize;
 use text::{ChatTemplate, GgufVocabulary, Tokenizer};
+
+use crate::built_in::BuiltIn;
 
 /// An opened model and what stands beside it.
 pub(crate) struct Opened {
@@ -18,6 +21,8 @@ pub(crate) struct Opened {
     /// The tokenizer, or why there is none.
     tokenizer: anyhow::Result<Tokenizer>,
     pub(crate) recommended: Recommended,
+    /// All files that say what it computes.
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// Sampling settings that the model's authors recommend (generation_config.json).
@@ -32,16 +37,19 @@ pub(crate) struct Recommended {
 }
 
 impl Opened {
-    /// Opens a path, or what was pulled under a name.
+    /// Opens a path, a built-in model, or what was pulled under a name.
     pub(crate) fn open(name: &str) -> anyhow::Result<Opened> {
-        let path = resolve(name)?;
-        let checkpoint = Checkpoint::open(&path)?;
+        let (path, checkpoint) = checkpoint(name)?;
         let model = Model::from_checkpoint(&checkpoint)?;
         let recommended = match &checkpoint.kind {
             Kind::HuggingFace { directory, .. } => recommended(directory)?,
             Kind::Gguf { .. } => Recommended::default(),
         };
-        Ok(Opened { path, model, tokenizer: tokenizer_of(&checkpoint), recommended })
+        let mut files = checkpoint.files.clone();
+        if let Kind::HuggingFace { directory, .. } = &checkpoint.kind {
+            files.push(directory.join("config.json"));
+        }
+        Ok(Opened { path, model, tokenizer: tokenizer_of(&checkpoint), recommended, files })
     }
 
     /// The tokenizer.
@@ -66,6 +74,22 @@ impl Opened {
         let template = source.map(ChatTemplate::parse).transpose();
         template.with_context(|| format!("{}: the chat template cannot be used", self.path.display()))
     }
+}
+
+/// A model's files, by path, by the name of a built-in model, or by the name under which it was pulled. A file or
+/// directory goes before a built-in model of its name. The path of a built-in model is its name.
+pub(crate) fn checkpoint(name: &str) -> anyhow::Result<(PathBuf, Checkpoint)> {
+    if let Some(built_in) = built_in(name) {
+        return Ok((PathBuf::from(name), Checkpoint::from_gguf(name, Bytes::from_static(built_in.bytes()))?));
+    }
+    let path = resolve(name)?;
+    let checkpoint = Checkpoint::open(&path)?;
+    Ok((path, checkpoint))
+}
+
+/// The built-in model that a name stands for.
+pub(crate) fn built_in(name: &str) -> Option<&'static BuiltIn> {
+    BuiltIn::find(name).filter(|_| !Path::new(name).exists())
 }
 
 /// The path of a model given by path or by the name under which it was pulled.
@@ -93,15 +117,18 @@ pub(crate) fn spec_of_config(path: &Path) -> anyhow::Result<Option<ModelSpec>> {
 }
 
 /// The description of a model, or of a configuration alone.
-pub(crate) fn read_spec(path: &Path) -> anyhow::Result<ModelSpec> {
-    match spec_of_config(path)? {
+pub(crate) fn read_spec(name: &str) -> anyhow::Result<ModelSpec> {
+    match spec_of_config(Path::new(name))? {
         Some(spec) => Ok(spec),
-        None => Ok(Model::from_checkpoint(&Checkpoint::open(path)?)?.spec),
+        None => Ok(Model::from_checkpoint(&checkpoint(name)?.1)?.spec),
     }
 }
 
 /// The tokenizer of a model, a directory, a tokenizer.json or a GGUF file.
 pub(crate) fn open_tokenizer(name: &str) -> anyhow::Result<Tokenizer> {
+    if built_in(name).is_some() {
+        return tokenizer_of(&checkpoint(name)?.1);
+    }
     let path = resolve(name)?;
     tokenizer_at(&path).with_context(|| path.display().to_string())
 }
@@ -147,6 +174,7 @@ fn vocabulary(metadata: &Metadata) -> Result<GgufVocabulary, MetadataError> {
     };
     Ok(GgufVocabulary {
         model: metadata.string(&key("model"))?.to_string(),
+        json: metadata.find::<&str>("tokenizer.huggingface.json")?.map(str::to_string),
         pre: metadata.find::<&str>(&key("pre"))?.map(str::to_string),
         tokens: strings("tokens")?,
         token_types: metadata.find_list(&key("token_type"))?.unwrap_or_default(),

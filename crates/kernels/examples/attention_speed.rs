@@ -13,7 +13,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use kernels::attention::{CacheFormat, Cached, Chunk, PAGE_LEN, Plane, Shape, attend};
+use kernels::attention::{CacheFormat, Cached, Chunk, Factors, PAGE_LEN, Plane, Shape, attend};
 use kernels::isa::isa;
 use kernels::measure::{Machine, Operation, ThreadLimits};
 use kernels::pool::Pool;
@@ -23,6 +23,15 @@ const OUTGROW_BYTES: usize = 128 << 20;
 
 /// What one row is, and what many are.
 const KINDS: [&str; 2] = ["decode", "prompt"];
+
+/// How the cache is stored and multiplied.
+const CACHES: [(&str, CacheFormat, Factors); 5] = [
+    ("f32", CacheFormat::F32, Factors::Exact),
+    ("bf16", CacheFormat::BF16, Factors::Exact),
+    ("int8", CacheFormat::Int8, Factors::Exact),
+    ("bf16-dots", CacheFormat::BF16, Factors::Bf16),
+    ("int8-dots", CacheFormat::Int8, Factors::Bf16),
+];
 
 /// (name, heads, key heads, key elements, value elements, one plane for both)
 const SHAPES: [(&str, usize, usize, usize, usize, bool); 3] =
@@ -40,19 +49,18 @@ fn main() {
         [1, machine.processors].map(|n| ThreadLimits::measure(&machine, n).expect("memory for the measurement")).into();
     println!("{}", isa().name());
     println!(
-        "{:<11} {:<5} {:>6} {:>4} {:>4} {:>10} {:>9} {:>6} {:>8} {:>6}",
+        "{:<11} {:<9} {:>6} {:>4} {:>4} {:>10} {:>9} {:>6} {:>8} {:>6}",
         "shape", "cache", "depth", "rows", "thr.", "us", "GFLOP/s", "share", "GB/s", "share"
     );
     let names = SHAPES.map(|shape| shape.0);
     for (name, heads, kv_heads, key_dim, value_dim, latent) in SHAPES.into_iter().filter(|s| chosen(&names, s.0)) {
         let scale = 1.0 / (key_dim as f32).sqrt();
         let shape = Shape { heads, kv_heads, key_dim, value_dim, scale, window: None, softcap: None };
-        let formats = [CacheFormat::F32, CacheFormat::BF16, CacheFormat::Int8];
-        let names = formats.map(CacheFormat::name);
-        for format in formats.into_iter().filter(|f| chosen(&names, f.name())) {
+        let names = CACHES.map(|cache| cache.0);
+        for (cache, format, factors) in CACHES.into_iter().filter(|c| chosen(&names, c.0)) {
             for &depth in &depths {
                 let outgrow_bytes = if arguments.iter().any(|a| a == "near") { 1 } else { OUTGROW_BYTES };
-                let planes = planes(&shape, latent, format, depth + 64, outgrow_bytes);
+                let planes = planes(&shape, latent, (format, factors), depth + 64, outgrow_bytes);
                 for limits in &all {
                     let pool = Pool::new(limits.threads);
                     for rows in [1, 64].into_iter().filter(|rows| chosen(&KINDS, KINDS[rows / 64])) {
@@ -61,14 +69,11 @@ fn main() {
                         let gflop = 2.0 * (heads * (key_dim + value_dim) * seen) as f64 / seconds / 1e9;
                         let row_bytes = planes[0].iter().map(|p| format.row_bytes(p.width())).sum::<usize>();
                         let gb = (row_bytes * (depth + rows)) as f64 / seconds / 1e9;
-                        println!(
-                            "{name:<11} {:<5} {depth:>6} {rows:>4} {:>4} {:>10.1} {gflop:>9.1} {:>5.0}% {gb:>8.2} {:>5.0}%",
-                            format.name(),
-                            limits.threads,
-                            seconds * 1e6,
-                            100.0 * gflop / limits.peak_gop_per_s(Operation::F32Fma),
-                            100.0 * gb / limits.read.gb_per_s.best
-                        );
+                        let gflop_share = 100.0 * gflop / limits.peak_gop_per_s(Operation::F32Fma);
+                        let gb_share = 100.0 * gb / limits.read.gb_per_s.best;
+                        let (threads, us) = (limits.threads, seconds * 1e6);
+                        print!("{name:<11} {cache:<9} {depth:>6} {rows:>4} {threads:>4} {us:>10.1} ");
+                        println!("{gflop:>9.1} {gflop_share:>5.0}% {gb:>8.2} {gb_share:>5.0}%");
                     }
                 }
             }
@@ -77,14 +82,20 @@ fn main() {
 }
 
 /// As many caches as outgrow the processor's, each of one or two planes.
-fn planes(shape: &Shape, latent: bool, format: CacheFormat, tokens: usize, outgrow_bytes: usize) -> Vec<Vec<Plane>> {
+fn planes(
+    shape: &Shape,
+    latent: bool,
+    (format, factors): (CacheFormat, Factors),
+    tokens: usize,
+    outgrow_bytes: usize,
+) -> Vec<Vec<Plane>> {
     let pages = tokens.div_ceil(PAGE_LEN);
     let widths: &[usize] = if latent { &[shape.key_dim] } else { &[0, 1] };
     let width = |kind: usize| shape.kv_heads * if kind == 0 { shape.key_dim } else { shape.value_dim };
     let one = || -> Vec<Plane> {
         let plane = |kind: usize| {
             let width = if latent { kind } else { width(kind) };
-            let mut plane = Plane::new(format, width, pages);
+            let mut plane = Plane::new(format, width, pages).with_factors(factors);
             for position in 0..PAGE_LEN {
                 let row: Vec<f32> =
                     (0..width).map(|i| ((position * 7919 + i * 104_729) % 2003) as f32 / 1000.0).collect();

@@ -1,4 +1,4 @@
-//! Shared, immutable bytes: a range of a memory-mapped file or of an owned buffer.
+//! Shared, immutable bytes: a range of a memory-mapped file, of an owned buffer, or of the program itself.
 //!
 //! Weights are views into these. Cloning and slicing share the owner, so that a checkpoint of any
 //! size is opened without copying it.
@@ -20,6 +20,8 @@ enum Owner {
     Owned(Vec<u8>),
     /// 32-bit floats, kept as such so that their alignment holds.
     Floats(Vec<f32>),
+    /// Part of the program, which the system maps like any file.
+    Static(&'static [u8]),
 }
 
 impl Bytes {
@@ -38,6 +40,11 @@ impl Bytes {
         Ok(Bytes { owner: Arc::new(Owner::Mapped(map)), range })
     }
 
+    /// Bytes that are part of the program.
+    pub fn from_static(bytes: &'static [u8]) -> Bytes {
+        Bytes { owner: Arc::new(Owner::Static(bytes)), range: 0..bytes.len() }
+    }
+
     /// The sub-range `range`, sharing the owner.
     ///
     /// # Panics
@@ -48,9 +55,9 @@ impl Bytes {
         Bytes { owner: Arc::clone(&self.owner), range: start..start + range.len() }
     }
 
-    /// Whether the bytes lie in a mapped file (and not in memory of our own).
+    /// Whether the bytes lie in a mapped file, the program's own included (and not in memory of our own).
     pub fn is_mapped(&self) -> bool {
-        matches!(*self.owner, Owner::Mapped(_))
+        matches!(*self.owner, Owner::Mapped(_) | Owner::Static(_))
     }
 }
 
@@ -75,6 +82,7 @@ impl Deref for Bytes {
         let whole: &[u8] = match &*self.owner {
             Owner::Mapped(map) => map,
             Owner::Owned(bytes) => bytes,
+            Owner::Static(bytes) => bytes,
             Owner::Floats(floats) => {
                 // SAFETY: every bit pattern of an f32 is four initialised bytes, u8 has no
                 // alignment, and the length is that of the allocation.

@@ -1,6 +1,6 @@
 //! Which instruction set the kernels use: detected once at start-up.
 //!
-//! `FATHOM_ISA=portable|avx2|avx512|neon` forces one, for tests and for comparing. A forced set that the
+//! `FATHOM_ISA=portable|avx2|avx512|amx|neon` forces one, for tests and for comparing. A forced set that the
 //! processor lacks is an error, never a silent fallback.
 
 use std::sync::OnceLock;
@@ -14,6 +14,8 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ and VL (x86-64-v4).
     Avx512,
+    /// AVX-512 with VNNI and BF16, and the tiles of AMX (TILE, INT8 and BF16).
+    Amx,
     /// 64-bit Arm's vectors, part of that architecture.
     Neon,
 }
@@ -34,7 +36,7 @@ impl std::error::Error for IsaError {}
 
 impl Isa {
     /// Every instruction set, in rising order.
-    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Neon];
+    pub const ALL: [Isa; 5] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Amx, Isa::Neon];
 
     /// The name that `FATHOM_ISA` takes.
     pub const fn name(self) -> &'static str {
@@ -42,6 +44,7 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
             Isa::Neon => "neon",
         }
     }
@@ -61,6 +64,13 @@ impl Isa {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => {
+                Isa::Avx512.is_available()
+                    && is_x86_feature_detected!("avx512vnni")
+                    && is_x86_feature_detected!("avx512bf16")
+                    && crate::amx::is_available()
             }
             Isa::Neon => cfg!(target_arch = "aarch64"),
             #[cfg(not(target_arch = "x86_64"))]
@@ -83,7 +93,7 @@ impl Isa {
 
     fn forced(name: &str) -> Result<Isa, IsaError> {
         let isa = Isa::ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(|| IsaError {
-            message: format!("FATHOM_ISA is \"{name}\"; it takes portable, avx2, avx512 or neon"),
+            message: format!("FATHOM_ISA is \"{name}\"; it takes portable, avx2, avx512, amx or neon"),
         })?;
         if isa.is_available() {
             Ok(isa)
@@ -113,7 +123,7 @@ mod tests {
     fn a_forced_name_is_taken_or_refused() {
         assert_eq!(Isa::forced("portable"), Ok(Isa::Portable));
         let error = Isa::forced("mmx").unwrap_err().to_string();
-        assert_eq!(error, "FATHOM_ISA is \"mmx\"; it takes portable, avx2, avx512 or neon");
+        assert_eq!(error, "FATHOM_ISA is \"mmx\"; it takes portable, avx2, avx512, amx or neon");
     }
 
     #[test]

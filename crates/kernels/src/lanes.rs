@@ -318,7 +318,7 @@ macro_rules! dispatch {
             $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            $crate::isa::Isa::Avx512 => unsafe { avx512($($arg),*) },
+            $crate::isa::Isa::Avx512 | $crate::isa::Isa::Amx => unsafe { avx512($($arg),*) },
             // SAFETY: NEON is part of the architecture.
             #[cfg(target_arch = "aarch64")]
             $crate::isa::Isa::Neon => unsafe { $f::<$crate::lanes::Neon>($($arg),*) },

@@ -8,12 +8,12 @@
 //! same integers and floats within the bounds of `docs/NUMERICS.md`. Each output element is reduced
 //! in an order that depends only on its own inputs: never on the number of rows, threads or chunks.
 
-// Tried by its own tests only; no product uses it yet.
-#[cfg(all(target_arch = "x86_64", feature = "emulate-amx"))]
+#[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;
 pub mod attention_backward;
 pub mod bytes;
+pub mod draw;
 pub mod format;
 pub mod gemm;
 mod int;

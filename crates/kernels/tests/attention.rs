@@ -3,11 +3,14 @@
 
 mod common;
 
-use common::tolerance::{ATTENTION, CACHE_INT8, INDEX_SCORES};
+use common::tolerance::{ATTENTION, ATTENTION_BF16, Bound, CACHE_INT8, INDEX_SCORES};
 use common::{Random, assert_same_bits, assert_within};
-use kernels::attention::{CacheFormat, Cached, Chunk, INT8_GROUP, PAGE_LEN, Plane, Shape, attend_with, index_scores};
+use kernels::attention::{
+    CacheFormat, Cached, Chunk, Factors, INT8_GROUP, PAGE_LEN, Plane, Shape, attend_with, index_scores,
+};
 use kernels::isa::Isa;
 use kernels::pool::Pool;
+use kernels::train::panels::{Precision, rounded};
 
 /// One sequence: queries and cached rows of all its positions.
 #[derive(Clone)]
@@ -27,6 +30,17 @@ struct Case {
     shape: Shape,
     latent: bool,
     sinks: Option<Vec<f32>>,
+    factors: Factors,
+}
+
+impl Case {
+    /// How far outputs may be from the exact ones.
+    fn bound(&self) -> Bound {
+        match self.factors {
+            Factors::Exact => ATTENTION,
+            Factors::Bf16 => ATTENTION_BF16,
+        }
+    }
 }
 
 fn shape(heads: usize, kv_heads: usize, key_dim: usize, value_dim: usize) -> Shape {
@@ -35,15 +49,22 @@ fn shape(heads: usize, kv_heads: usize, key_dim: usize, value_dim: usize) -> Sha
 }
 
 fn separate(heads: usize, kv_heads: usize, key_dim: usize, value_dim: usize) -> Case {
-    Case { shape: shape(heads, kv_heads, key_dim, value_dim), latent: false, sinks: None }
+    Case { shape: shape(heads, kv_heads, key_dim, value_dim), latent: false, sinks: None, factors: Factors::Exact }
 }
 
 fn latent(heads: usize, key_dim: usize, value_dim: usize) -> Case {
-    Case { shape: shape(heads, 1, key_dim, value_dim), latent: true, sinks: None }
+    Case { shape: shape(heads, 1, key_dim, value_dim), latent: true, sinks: None, factors: Factors::Exact }
 }
 
-/// Every kind of attention, of awkward sizes.
-fn cases(random: &mut Random) -> Vec<(&'static str, Case)> {
+/// Every kind of attention, of awkward sizes, in f32 and in bfloat16.
+fn cases(random: &mut Random) -> Vec<(String, Case)> {
+    let exact = exact_cases(random);
+    let rounded =
+        exact.iter().map(|(name, case)| (format!("{name}, in bf16"), Case { factors: Factors::Bf16, ..case.clone() }));
+    rounded.chain(exact.iter().map(|(name, case)| (name.to_string(), case.clone()))).collect()
+}
+
+fn exact_cases(random: &mut Random) -> Vec<(&'static str, Case)> {
     let gqa = separate(6, 2, 16, 16);
     let with = |window, softcap| Case { shape: Shape { window, softcap, ..gqa.shape }, ..gqa.clone() };
     let sinks = |case: Case, random: &mut Random| Case { sinks: Some(random.floats(case.shape.heads)), ..case };
@@ -75,7 +96,7 @@ fn against_f64_in_chunks_of_any_size() {
     for (name, case) in cases(&mut random) {
         for tokens in [1, 5, 64, 65, 150] {
             let sequence = sequence(&case, tokens, &mut random);
-            check_sequence(&pool, name, &case, &sequence, &[1, 3, 7, 8, 64, 100]);
+            check_sequence(&pool, &name, &case, &sequence, &[1, 3, 7, 8, 64, 100]);
         }
     }
 }
@@ -91,7 +112,7 @@ fn selections() {
             (0..140).filter(|&s| s == t as u32 || random.below(4) == 0).collect::<Vec<u32>>()
         };
         sequence.selection = Some((0..140).map(|t| choose(t, &mut random)).collect());
-        check_sequence(&pool, name, &case, &sequence, &[1, 9, 64]);
+        check_sequence(&pool, &name, &case, &sequence, &[1, 9, 64]);
     }
 }
 
@@ -105,7 +126,7 @@ fn check_sequence(pool: &Pool, name: &str, case: &Case, sequence: &Sequence, chu
         let whole = run(isa, pool, case, CacheFormat::F32, sequence, &pages, tokens);
         for (i, (&got, &want)) in whole.iter().zip(&want).enumerate() {
             let what = || format!("{name}, {isa:?}, {tokens} tokens, element {i}");
-            assert_within(ATTENTION, case.shape.key_dim, largest, got, want, what);
+            assert_within(case.bound(), case.shape.key_dim, largest, got, want, what);
         }
         for &chunk in chunks {
             let split = run(isa, pool, case, CacheFormat::F32, sequence, &pages, chunk);
@@ -115,9 +136,12 @@ fn check_sequence(pool: &Pool, name: &str, case: &Case, sequence: &Sequence, chu
         let other = run(isa, &alone, case, CacheFormat::F32, sequence, &other_pages, 10);
         assert_same_bits(&other, &whole, || format!("{name}, {isa:?}, one thread and pages in order"));
     }
-    if Isa::Avx512.is_available() {
-        let by = |isa| run(isa, pool, case, CacheFormat::F32, sequence, &pages, 11);
-        assert_same_bits(&by(Isa::Avx2), &by(Isa::Avx512), || format!("{name}, AVX2 and AVX-512"));
+    // In bfloat16 products are exact in f32, so that fusing makes no difference.
+    let first = usize::from(case.factors == Factors::Exact);
+    let mut alike =
+        Isa::available().skip(first).map(|isa| run(isa, pool, case, CacheFormat::F32, sequence, &pages, 11));
+    if let Some(want) = alike.next() {
+        alike.for_each(|got| assert_same_bits(&got, &want, || format!("{name}, instruction sets")));
     }
 }
 
@@ -177,7 +201,7 @@ fn segments_by_any_number_of_threads() {
     for (name, case) in cases(&mut random) {
         let tokens = 600;
         let mut sequence = sequence(&case, tokens, &mut random);
-        if name == "grouped" {
+        if name.starts_with("grouped") {
             // Whole segments that a token does not see, and single positions of others.
             let choose = |t: u32| vec![t / 7, t / 3, t].into_iter().collect::<std::collections::BTreeSet<_>>();
             sequence.selection = Some((0..tokens as u32).map(|t| choose(t).into_iter().collect()).collect());
@@ -191,7 +215,7 @@ fn segments_by_any_number_of_threads() {
         let best = Isa::available().last().expect("one at least");
         let whole = run(best, &Pool::new(1), &case, CacheFormat::F32, &sequence, &pages, tokens);
         for (&got, &want) in whole.iter().zip(&want) {
-            assert_within(ATTENTION, case.shape.key_dim, largest, got, want, || name.to_string());
+            assert_within(case.bound(), case.shape.key_dim, largest, got, want, || name.clone());
         }
         for (threads, chunk) in [(2, 600), (3, 257), (8, 100)] {
             let other = run(best, &Pool::new(threads), &case, CacheFormat::F32, &sequence, &pages, chunk);
@@ -315,9 +339,13 @@ fn positions_out_of_sight_do_not_matter() {
 /// A NaN that a query does see is not passed over, in any place of its page.
 #[test]
 fn a_visible_nan_is_seen() {
+    visible_nan(separate(2, 1, 16, 16));
+    visible_nan(Case { factors: Factors::Bf16, ..separate(2, 1, 16, 16) });
+}
+
+fn visible_nan(case: Case) {
     let mut random = Random(6);
     let pool = Pool::new(1);
-    let case = separate(2, 1, 16, 16);
     for place in [0, 1, 15, 16, 63, 64, 99] {
         let mut sequence = sequence(&case, 100, &mut random);
         sequence.keys[place * 16] = f32::NAN;
@@ -394,8 +422,8 @@ struct Cache {
 
 impl Cache {
     fn new(case: &Case, format: CacheFormat, pages: usize) -> Cache {
-        let values = (!case.latent).then(|| Plane::new(format, value_width(case), pages));
-        Cache { keys: Plane::new(format, key_width(case), pages), values }
+        let plane = |width| Plane::new(format, width, pages).with_factors(case.factors);
+        Cache { keys: plane(key_width(case)), values: (!case.latent).then(|| plane(value_width(case))) }
     }
 
     fn store(&mut self, case: &Case, sequence: &Sequence, pages: &[u32]) {
@@ -461,9 +489,14 @@ fn sequence_values<'a>(case: &'a Case, sequence: &'a Sequence) -> impl Iterator<
     if case.latent { &sequence.keys } else { &sequence.values }.iter().copied()
 }
 
-/// Softmax over what each query may see, in f64.
+/// Softmax over what each query may see, in f64, of the factors that are multiplied.
 fn oracle(case: &Case, sequence: &Sequence) -> Vec<f64> {
     let shape = &case.shape;
+    let mut sequence = sequence.clone();
+    if case.factors == Factors::Bf16 {
+        let all = [&mut sequence.q, &mut sequence.keys, &mut sequence.values];
+        all.into_iter().flatten().for_each(|v| *v = rounded(*v, Precision::Bf16));
+    }
     let mut out = Vec::new();
     for t in 0..sequence.tokens {
         for head in 0..shape.heads {

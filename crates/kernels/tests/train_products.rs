@@ -264,7 +264,8 @@ fn panels_give_back_their_rounded_rows_and_their_transposed() {
 }
 
 /// In bfloat16 every product of two factors is exact in f32, so that all instruction sets round the
-/// same sums in the same order; in f32, those that fuse agree with each other.
+/// same sums in the same order, but for AMX, whose order is its own; in f32, those that fuse agree with
+/// each other.
 #[test]
 fn every_instruction_set() {
     let (pool, mut random) = (Pool::new(2), Random(7));
@@ -283,6 +284,9 @@ fn every_instruction_set() {
             let mut before: Option<[Vec<f32>; 3]> = None;
             for kernels in Kernels::ALL.into_iter().filter(|k| k.is_available()) {
                 let got = by(kernels);
+                if (kernels, precision) == (Kernels::Amx, Precision::Bf16) {
+                    continue; // `gemm::amx` has the order in plain code.
+                }
                 for (got, before) in got.iter().zip(before.iter().flatten()) {
                     assert_same_bits(got, before, || format!("{t} x {k} x {n}, {precision:?}, {kernels:?}"));
                 }

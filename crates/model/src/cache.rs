@@ -1,6 +1,7 @@
 //! What attention keeps of the tokens before: latents, or keys and values, in pages.
 
-use kernels::attention::{CacheFormat, PAGE_LEN, Plane};
+use kernels::attention::{CacheFormat, Factors, PAGE_LEN, Plane};
+use kernels::weight::Inputs;
 
 use crate::spec::{Attention, BlockSpec, ModelSpec};
 
@@ -21,6 +22,24 @@ pub enum LayerCache {
         /// `kv_heads * head_dim` wide.
         values: Plane,
     },
+}
+
+impl LayerCache {
+    fn planes(&self) -> impl Iterator<Item = &Plane> {
+        let (first, second) = match self {
+            LayerCache::Latent { latents, index_keys } => (latents, index_keys.as_ref()),
+            LayerCache::KeyValue { keys, values } => (keys, Some(values)),
+        };
+        std::iter::once(first).chain(second)
+    }
+
+    fn planes_mut(&mut self) -> impl Iterator<Item = &mut Plane> {
+        let (first, second) = match self {
+            LayerCache::Latent { latents, index_keys } => (latents, index_keys.as_mut()),
+            LayerCache::KeyValue { keys, values } => (keys, Some(values)),
+        };
+        std::iter::once(first).chain(second)
+    }
 }
 
 /// The cache of all layers: a pool of pages of [`PAGE_LEN`] positions that sequences share.
@@ -52,6 +71,40 @@ impl Cache {
         Cache { layers: spec.blocks.iter().map(layer).collect(), pages }
     }
 
+    /// Whether it holds as many pages of this model in this format.
+    pub fn fits(&self, spec: &ModelSpec, format: CacheFormat, pages: usize) -> bool {
+        let same = |(block, layer): (&BlockSpec, &LayerCache)| match (&block.attention, layer) {
+            (Attention::Mla(mla), LayerCache::Latent { latents, index_keys }) => {
+                latents.is(format, mla.latent_dim())
+                    && match (&mla.indexer, index_keys) {
+                        (Some(indexer), Some(keys)) => keys.is(format, indexer.dim),
+                        (indexer, keys) => indexer.is_none() && keys.is_none(),
+                    }
+            }
+            (Attention::Gqa(gqa), LayerCache::KeyValue { keys, values }) => {
+                let width = gqa.kv_heads * gqa.head_dim;
+                keys.is(format, width) && values.is(format, width)
+            }
+            _ => false,
+        };
+        self.pages >= pages && self.layers.len() == spec.blocks.len() && spec.blocks.iter().zip(&self.layers).all(same)
+    }
+
+    /// Chooses what attention multiplies: where products round their inputs as well and rows are stored rounded,
+    /// all factors in bfloat16; else the floats that rows stand for.
+    pub(crate) fn set_inputs(&mut self, inputs: Inputs) {
+        let set = |plane: &mut Plane| {
+            let rounded = inputs == Inputs::Int8 && plane.format() != CacheFormat::F32;
+            plane.set_factors(if rounded { Factors::Bf16 } else { Factors::Exact });
+        };
+        for layer in &mut self.layers {
+            match layer {
+                LayerCache::Latent { latents, .. } => set(latents),
+                LayerCache::KeyValue { keys, values } => [keys, values].into_iter().for_each(set),
+            }
+        }
+    }
+
     /// Pages in all.
     pub fn pages(&self) -> usize {
         self.pages
@@ -75,6 +128,28 @@ impl Cache {
             }
             Attention::Gqa(gqa) => 2 * format.row_bytes(gqa.kv_heads * gqa.head_dim),
         }
+    }
+
+    /// Appends what a page holds in all layers, bit for bit: [`Cache::page_bytes`] bytes.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub fn page_to_bytes(&self, page: u32, out: &mut Vec<u8>) {
+        self.layers.iter().flat_map(LayerCache::planes).for_each(|plane| plane.page_to_bytes(page, out));
+    }
+
+    /// Makes a page hold what [`Cache::page_to_bytes`] wrote.
+    ///
+    /// # Panics
+    /// If there is no such page, or `bytes` has another length.
+    pub fn page_from_bytes(&mut self, page: u32, bytes: &[u8]) {
+        let mut left = bytes;
+        for plane in self.layers.iter_mut().flat_map(LayerCache::planes_mut) {
+            let (own, rest) = left.split_at(plane.page_bytes());
+            plane.page_from_bytes(page, own);
+            left = rest;
+        }
+        assert!(left.is_empty(), "{} bytes more than a page has", left.len());
     }
 
     /// Fills all pages with rows of noise, to measure the speed at a depth without computing what comes

@@ -91,6 +91,11 @@ impl<'a> Runner<'a> {
         self.model
     }
 
+    /// The threads.
+    pub fn pool(&self) -> &'a Pool {
+        self.pool
+    }
+
     /// Computes the batch, stores its keys and latents in `cache`, and returns the logits of the
     /// rows `wanted`, `[wanted, vocab]`.
     ///
@@ -98,8 +103,42 @@ impl<'a> Runner<'a> {
     /// If a token is not of the vocabulary, the chunks do not cover the rows in order, or a chunk lies
     /// outside its pages.
     pub fn forward(&self, batch: &Batch, cache: &mut Cache, acts: &mut Activations, wanted: &[usize]) -> Vec<f32> {
+        let mut logits = Vec::new();
+        self.forward_into(batch, cache, acts, wanted, &mut logits);
+        logits
+    }
+
+    /// [`Runner::forward`] that writes the logits to a buffer, which is kept from call to call.
+    ///
+    /// # Panics
+    /// As [`Runner::forward`].
+    pub fn forward_into(
+        &self,
+        batch: &Batch,
+        cache: &mut Cache,
+        acts: &mut Activations,
+        wanted: &[usize],
+        logits: &mut Vec<f32>,
+    ) {
+        self.blocks(batch, cache, acts);
+        self.head(acts, wanted, logits);
+    }
+
+    /// As [`Runner::forward`], but for what the head would read: the rows `wanted` after the last norm,
+    /// `[wanted, hidden]`.
+    ///
+    /// # Panics
+    /// As [`Runner::forward`].
+    pub fn hidden(&self, batch: &Batch, cache: &mut Cache, acts: &mut Activations, wanted: &[usize]) -> Vec<f32> {
+        self.blocks(batch, cache, acts);
+        self.last_norm(acts, wanted);
+        acts.normed.clone()
+    }
+
+    fn blocks(&self, batch: &Batch, cache: &mut Cache, acts: &mut Activations) {
         let (spec, weights) = (&self.model.spec, &self.model.weights);
         check_batch(batch, cache);
+        cache.set_inputs(weights.inputs());
         embed(self.model, self.pool, batch.tokens, &mut acts.x);
         acts.angles.resize_with(self.ropes.tables.len(), Vec::new);
         for (out, (rope, frequencies)) in acts.angles.iter_mut().zip(&self.ropes.tables) {
@@ -117,10 +156,9 @@ impl<'a> Runner<'a> {
             };
             block::forward(block_spec, block_weights, &step, &mut acts.x, &mut cache.layers[l], &mut acts.block);
         }
-        self.head(acts, wanted)
     }
 
-    fn head(&self, acts: &mut Activations, wanted: &[usize]) -> Vec<f32> {
+    fn last_norm(&self, acts: &mut Activations, wanted: &[usize]) {
         let (spec, weights) = (&self.model.spec, &self.model.weights);
         let hidden = spec.hidden;
         acts.last.clear();
@@ -129,13 +167,17 @@ impl<'a> Runner<'a> {
         }
         acts.normed.resize(acts.last.len(), 0.0);
         ops::rms_norm(self.pool, &mut acts.normed, &acts.last, &weights.final_norm, spec.final_norm_eps);
+    }
+
+    fn head(&self, acts: &mut Activations, wanted: &[usize], logits: &mut Vec<f32>) {
+        let (spec, weights) = (&self.model.spec, &self.model.weights);
+        self.last_norm(acts, wanted);
         let head = weights.head.as_ref().unwrap_or(&weights.embedding);
-        let mut logits = vec![0.0; wanted.len() * spec.vocab];
-        kernels::matmul::matmul(self.pool, &mut logits, &acts.normed, head);
+        let logits = sized(logits, wanted.len() * spec.vocab);
+        kernels::matmul::matmul(self.pool, logits, &acts.normed, head);
         if let Some(cap) = spec.head.softcap {
             logits.iter_mut().for_each(|v| *v = cap * ops::tanh(*v / cap));
         }
-        logits
     }
 }
 

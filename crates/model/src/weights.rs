@@ -182,6 +182,11 @@ impl ModelWeights {
         self.projections(|weight| *weight = weight.clone().with_inputs(inputs));
     }
 
+    /// The arithmetic that was chosen, as the head has it.
+    pub fn inputs(&self) -> Inputs {
+        self.head.as_ref().unwrap_or(&self.embedding).inputs()
+    }
+
     /// Calls `f` with each matrix of a projection and with the head. Left out are routers and the lightning
     /// indexer, where a small difference can choose another expert or another position, and the embedding
     /// where it is not the head.

@@ -70,6 +70,8 @@ pub struct Series {
     pub labels: Vec<String>,
     /// The lower and upper end of a bar through each point, where given.
     pub bars: Vec<(f64, f64)>,
+    /// The number of its colour, for series that belong together; none: its place among the series.
+    pub colour: Option<usize>,
 }
 
 /// How a series is drawn.
@@ -95,6 +97,12 @@ impl Series {
     /// The same in another style.
     pub fn styled(mut self, style: Style) -> Series {
         self.style = style;
+        self
+    }
+
+    /// The same in the colour of the series at a place.
+    pub fn coloured(mut self, place: usize) -> Series {
+        self.colour = Some(place);
         self
     }
 }
@@ -137,7 +145,7 @@ impl Chart {
         let _ = write!(svg, r#"<text class="pl-title" x="{LEFT}" y="20">{}</text>"#, escape(&self.title));
         self.grid(&mut svg, &x, &y);
         for (i, series) in self.series.iter().enumerate() {
-            draw(&mut svg, series, i % COLOURS.len(), &x, &y);
+            draw(&mut svg, series, series.colour.unwrap_or(i) % COLOURS.len(), &x, &y);
         }
         for (row, names) in legend_rows.iter().enumerate() {
             for (at, i, name) in names {
@@ -171,7 +179,7 @@ impl Chart {
                 at = LEFT;
             }
             if let Some(row) = rows.last_mut() {
-                row.push((at, i, &series.name));
+                row.push((at, series.colour.unwrap_or(i), &series.name));
             }
             at += width;
         }

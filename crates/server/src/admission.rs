@@ -110,7 +110,8 @@ mod tests {
     use crate::store::ledger::Prices;
 
     fn caller(key: i64, requests_per_minute: Option<u32>) -> Caller {
-        Caller { key, prices: Prices::default(), balance_pico: None, requests_per_minute, answers_max: Some(2) }
+        let (prices, answers_max, binding) = (Prices::default(), Some(2), [0; 32]);
+        Caller { key, prices, balance_pico: None, requests_per_minute, answers_max, binding }
     }
 
     #[test]

@@ -8,14 +8,15 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::request::{Command, Event, Finish, Refusal, Request, RequestId};
+use engine::request::{Command, EmbedRequest, Event, Finish, Refusal, Request, RequestId, Restored, Usage};
 use engine::step::{Compute, Engine, PageUse};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::meter::Meter;
+use crate::prompt_cache::PromptCache;
 
 /// What a request is told.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub(crate) enum Told {
     Started { cached_tokens: usize },
     /// A token of the answer, and when the step that chose it ended.
     Token { token: u32, logprob: f32, top: Vec<(u32, f32)>, at: Instant },
+    /// The vector of the text.
+    Embedded { vector: Vec<f32> },
     /// The answer is complete.
     Finished { finish: Finish, cost: Cost },
     /// The engine did not take it on.
@@ -52,24 +55,55 @@ pub(crate) type Listener = (usize, mpsc::Sender<(usize, Told)>);
 
 /// The way to the engine's thread.
 pub(crate) struct Driver {
-    inbox: Mutex<Inbox>,
-    wake: Condvar,
+    inbox: Arc<Inbox>,
+    prompt_cache: Option<Arc<PromptCache>>,
     next_id: AtomicU64,
     /// The state after the last step.
     seen: Mutex<Seen>,
     meter: Meter,
 }
 
+/// What waits for the engine's thread.
 #[derive(Default)]
 struct Inbox {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
     messages: Vec<Message>,
     closed: bool,
 }
 
+impl Inbox {
+    /// False if the engine has stopped.
+    fn send(&self, message: Message) -> bool {
+        let mut waiting = lock(&self.waiting);
+        if !waiting.closed {
+            waiting.messages.push(message);
+            self.wake.notify_all();
+        }
+        !waiting.closed
+    }
+
+    /// What has come; waits for something where there is nothing to do. `None` at the end.
+    fn take(&self, idle: bool) -> Option<Vec<Message>> {
+        let mut waiting = lock(&self.waiting);
+        while idle && waiting.messages.is_empty() && !waiting.closed {
+            waiting = self.wake.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        (!waiting.closed).then(|| std::mem::take(&mut waiting.messages))
+    }
+}
+
 enum Message {
     Submit(Box<Request>, Listener),
+    Embed(EmbedRequest, Listener),
     Cancel(RequestId),
     Check(oneshot::Sender<PageUse>),
+    /// What was on disk for a request.
+    Restored(RequestId, Restored),
 }
 
 /// The engine as the outside sees it.
@@ -95,14 +129,8 @@ struct Live {
 }
 
 impl Driver {
-    pub(crate) fn new(meter: Meter) -> Driver {
-        Driver {
-            inbox: Mutex::default(),
-            wake: Condvar::new(),
-            next_id: AtomicU64::new(1),
-            seen: Mutex::default(),
-            meter,
-        }
+    pub(crate) fn new(meter: Meter, prompt_cache: Option<Arc<PromptCache>>) -> Driver {
+        Driver { inbox: Arc::default(), prompt_cache, next_id: AtomicU64::new(1), seen: Mutex::default(), meter }
     }
 
     /// A number for a request.
@@ -112,25 +140,30 @@ impl Driver {
 
     /// Gives a request to the engine; false if the engine has stopped.
     pub(crate) fn submit(&self, request: Request, listener: Listener) -> bool {
-        self.send(Message::Submit(Box::new(request), listener))
+        self.inbox.send(Message::Submit(Box::new(request), listener))
+    }
+
+    /// Gives a text to the engine, to make a vector of.
+    pub(crate) fn embed(&self, request: EmbedRequest, listener: Listener) -> bool {
+        self.inbox.send(Message::Embed(request, listener))
     }
 
     /// Stops a request; unknown ones are ignored.
     pub(crate) fn cancel(&self, id: RequestId) {
-        self.send(Message::Cancel(id));
+        self.inbox.send(Message::Cancel(id));
     }
 
     /// Checks the engine's books and tells how the pages are used; `None` if the engine has stopped.
     pub(crate) async fn check(&self) -> Option<PageUse> {
         let (sender, receiver) = oneshot::channel();
-        self.send(Message::Check(sender));
+        self.inbox.send(Message::Check(sender));
         receiver.await.ok()
     }
 
     /// Ends the thread; requests that it still has are told nothing more.
     pub(crate) fn close(&self) {
-        lock(&self.inbox).closed = true;
-        self.wake.notify_all();
+        lock(&self.inbox.waiting).closed = true;
+        self.inbox.wake.notify_all();
     }
 
     /// The state after the last step.
@@ -142,20 +175,18 @@ impl Driver {
         &self.meter
     }
 
-    fn send(&self, message: Message) -> bool {
-        let mut inbox = lock(&self.inbox);
-        if !inbox.closed {
-            inbox.messages.push(message);
-            self.wake.notify_all();
-        }
-        !inbox.closed
-    }
-
     /// Runs engines until [`Driver::close`]; `make` makes one, again after each breakdown.
     pub(crate) fn run<C: Compute>(&self, mut make: impl FnMut() -> Engine<C>) {
         let mut live = HashMap::new();
         loop {
             let mut engine = make();
+            if let Some(cache) = &self.prompt_cache {
+                let inbox = Arc::clone(&self.inbox);
+                // The engine may have stopped meanwhile.
+                let deliver = move |id, restored| _ = inbox.send(Message::Restored(id, restored));
+                cache.start(engine.compute().page_bytes(), Box::new(deliver));
+                engine.tell_published();
+            }
             let outcome = catch_unwind(AssertUnwindSafe(|| self.serve(&mut engine, &mut live)));
             for (_, request) in live.drain() {
                 request.tell(Told::Broken);
@@ -169,13 +200,32 @@ impl Driver {
 
     fn serve<C: Compute>(&self, engine: &mut Engine<C>, live: &mut HashMap<RequestId, Live>) {
         let mut commands = Vec::new();
+        // Requests whose beginnings are being read from disk.
+        let mut reading: HashMap<RequestId, Request> = HashMap::new();
         loop {
-            let Some(messages) = self.messages(engine.is_idle()) else { return };
+            let Some(messages) = self.inbox.take(engine.is_idle()) else { return };
             for message in messages {
                 match message {
                     Message::Submit(request, listener) => {
                         live.insert(request.id, Live::new(listener));
-                        commands.push(Command::Submit(*request));
+                        match self.fetch(engine, &request) {
+                            true => _ = reading.insert(request.id, *request),
+                            false => commands.push(Command::Submit(*request)),
+                        }
+                    }
+                    Message::Embed(request, listener) => {
+                        live.insert(request.id, Live::new(listener));
+                        commands.push(Command::Embed(request));
+                    }
+                    Message::Restored(id, restored) => {
+                        // What was cancelled meanwhile is not wanted any more.
+                        if let Some(request) = reading.remove(&id) {
+                            commands.extend([Command::Restore(restored), Command::Submit(request)]);
+                        }
+                    }
+                    Message::Cancel(id) if reading.remove(&id).is_some() => {
+                        let (finish, usage, now) = (Finish::Cancelled, Usage::default(), Instant::now());
+                        self.tell(live, Event::Finished { id, finish, usage }, now, now);
                     }
                     Message::Cancel(id) => commands.push(Command::Cancel(id)),
                     Message::Check(sender) => {
@@ -191,13 +241,11 @@ impl Driver {
         }
     }
 
-    /// What has come; waits for something where there is nothing to do. `None` at the end.
-    fn messages(&self, idle: bool) -> Option<Vec<Message>> {
-        let mut inbox = lock(&self.inbox);
-        while idle && inbox.messages.is_empty() && !inbox.closed {
-            inbox = self.wake.wait(inbox).unwrap_or_else(PoisonError::into_inner);
-        }
-        (!inbox.closed).then(|| std::mem::take(&mut inbox.messages))
+    /// Whether what a request begins with is being read from disk: more of it is there than in memory.
+    fn fetch<C: Compute>(&self, engine: &Engine<C>, request: &Request) -> bool {
+        let Some(cache) = &self.prompt_cache else { return false };
+        let known = engine.known_pages(request.owner, &request.prompt);
+        cache.find(request.id, request.owner, &request.prompt, known).is_some_and(|read| cache.fetch(read))
     }
 
     /// One step, its cost shared by the requests that it computed, and its events told.
@@ -210,6 +258,9 @@ impl Driver {
         let (begin, energy) = (Instant::now(), self.meter.read());
         let events = engine.step(commands);
         let spent = begin.elapsed();
+        if let Some(cache) = &self.prompt_cache {
+            cache.keep(engine.published(), |page, out| engine.compute().read_page(page, out));
+        }
         let joules = self.meter.joules(energy, spent);
         let total: usize = engine.rows().iter().map(|(_, rows)| rows).sum();
         for (id, rows) in engine.rows() {
@@ -237,6 +288,7 @@ impl Driver {
             Event::Refused(id, refusal) => (id, Told::Refused(refusal)),
             Event::Started { id, cached_tokens } => (id, Told::Started { cached_tokens }),
             Event::Token { id, token, logprob, top } => (id, Told::Token { token, logprob, top, at: end }),
+            Event::Embedded { id, vector } => (id, Told::Embedded { vector }),
             Event::Finished { id, finish, .. } => {
                 let cost = live.get(&id).map(|request| request.cost(end)).unwrap_or_default();
                 (id, Told::Finished { finish, cost })
@@ -246,7 +298,7 @@ impl Driver {
         let Some(request) = live.get_mut(&id) else { return };
         match told {
             Told::Started { .. } => request.started = Some(begin),
-            Told::Token { .. } => _ = request.first.get_or_insert(end),
+            Told::Token { .. } | Told::Embedded { .. } => _ = request.first.get_or_insert(end),
             _ => {}
         }
         if !request.tell(told) && !last {

@@ -3,6 +3,7 @@
 //! Text of users, tools and the model itself never becomes a special token: prompts are lists of [`Segment`]s, and
 //! only what a template (or this file, for markers) wrote is trusted.
 
+use engine::request::Pooling;
 use engine::sampler::Sampling;
 use serde_json::{Map, Value, json};
 use text::{ChatInput, ChatTemplate, ReasoningFormat, Segment, Tokenizer};
@@ -10,6 +11,7 @@ use text::{ChatInput, ChatTemplate, ReasoningFormat, Segment, Tokenizer};
 use crate::error::{ApiError, ApiResult};
 use crate::tools::ToolFormat;
 use crate::wire::chat::{Content, Message, Role, Tool};
+use crate::wire::info::BudgetCurve;
 
 /// A model as the server sees it. The tokenizer is `'static` because streams of answers outlive every call; models are
 /// served as long as the process lives.
@@ -28,6 +30,23 @@ pub struct Served {
     pub vocab: usize,
     /// Today: year, month, day, for templates that state it.
     pub today: fn() -> (i32, u32, u32),
+    /// Whether it is the model inside the program; the page then suggests what that can do.
+    pub built_in: bool,
+    /// How right its answers are by tokens of reasoning, where that was measured; the page draws it.
+    pub budget_curve: Option<BudgetCurve>,
+    /// How vectors of texts are made, if the model gives any.
+    pub embedder: Option<Embedder>,
+}
+
+/// How vectors of texts are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Embedder {
+    /// How a text's rows become one.
+    pub pooling: Pooling,
+    /// Elements of a vector.
+    pub length: usize,
+    /// A token that the model was trained to see after each text.
+    pub end: Option<u32>,
 }
 
 /// What can be known of a model from its template and its vocabulary.

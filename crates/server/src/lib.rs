@@ -21,6 +21,7 @@ mod meter;
 mod metrics;
 pub mod openapi;
 mod page;
+pub mod prompt_cache;
 mod reader;
 mod state;
 pub mod store;
@@ -39,7 +40,7 @@ use tokio::sync::watch;
 
 pub use error::ApiError;
 pub use http::guard::Allowed;
-pub use language::Served;
+pub use language::{Embedder, Served};
 
 use crate::admission::Admission;
 use crate::driver::Driver;
@@ -47,6 +48,7 @@ use crate::guide::Grammars;
 use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::metrics::Metrics;
+use crate::prompt_cache::{PromptCache, PromptCacheOptions, PromptCacheState};
 use crate::state::State;
 use crate::store::{Store, StoreError};
 
@@ -62,6 +64,8 @@ pub struct Options {
     pub allowed: Allowed,
     /// Watts while the engine computes, where the machine has no meter.
     pub watts: Option<f64>,
+    /// The prompt cache on disk, if there is to be one.
+    pub prompt_cache: Option<PromptCacheOptions>,
 }
 
 /// Why the server cannot start.
@@ -119,12 +123,14 @@ impl Server {
         let listener = TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let traits = served.traits();
+        let prompt_cache = options.prompt_cache.map(|cache| PromptCache::new(&options.data, cache));
         let state = State {
             grammars: Grammars::new(&served, &traits),
             traits,
             served,
             limits: options.limits,
-            driver: Driver::new(Meter::new(options.watts)),
+            driver: Driver::new(Meter::new(options.watts), prompt_cache.clone()),
+            prompt_cache,
             store: Arc::new(store),
             admission: Arc::new(Admission::default()),
             metrics: Metrics::default(),
@@ -175,6 +181,9 @@ impl Server {
             http::listen::listen(listener, router, Arc::clone(&serving), stop).await;
         });
         state.driver.run(make);
+        if let Some(cache) = &state.prompt_cache {
+            cache.close();
+        }
         runtime.shutdown_timeout(std::time::Duration::from_secs(2));
         Ok(())
     }
@@ -211,6 +220,11 @@ impl Handle {
     /// Open connections.
     pub fn connections(&self) -> u64 {
         self.state.metrics.connections.load(Ordering::Relaxed)
+    }
+
+    /// The prompt cache on disk, if there is one.
+    pub fn prompt_cache(&self) -> Option<PromptCacheState> {
+        self.state.prompt_cache.as_ref().map(|cache| cache.state())
     }
 
     /// Keys, ledger and chats.

@@ -90,6 +90,15 @@ pub(crate) fn render(state: &State) -> String {
     line("fathom_answers_admitted", "gauge", "Answers that count against the limit.", state.admission.answers() as f64);
     line("fathom_pages_held", "gauge", "Cache pages held by requests.", seen.pages.held as f64);
     line("fathom_pages_total", "gauge", "Cache pages.", seen.pages.total as f64);
+    if let Some(cache) = state.prompt_cache.as_ref().map(|cache| cache.state()) {
+        line("fathom_prompt_cache_ready", "gauge", "1 when it is open.", f64::from(u8::from(cache.ready)));
+        line("fathom_prompt_cache_pages", "gauge", "Pages of the prompt cache on disk.", cache.kept.pages as f64);
+        line("fathom_prompt_cache_bytes", "gauge", "Their bytes.", cache.kept.bytes as f64);
+        line("fathom_prompt_cache_read_total", "counter", "Pages restored from disk.", cache.read as f64);
+        line("fathom_prompt_cache_written_total", "counter", "Pages written.", cache.written as f64);
+        line("fathom_prompt_cache_dropped_total", "counter", "Pages not written.", cache.dropped as f64);
+        line("fathom_prompt_cache_damaged_total", "counter", "Pages that did not open.", cache.damaged as f64);
+    }
     line("fathom_connections", "gauge", "Open connections.", count(&metrics.connections));
     line(
         "fathom_connections_refused_total",

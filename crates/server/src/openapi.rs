@@ -18,6 +18,8 @@ use crate::wire;
     wire::chat::ChatChunk,
     wire::completions::CompletionRequest,
     wire::completions::Completion,
+    wire::embeddings::EmbeddingRequest,
+    wire::embeddings::Embeddings,
     wire::messages::MessagesRequest,
     wire::messages::MessageAnswer,
     wire::messages::CountedTokens,
@@ -42,7 +44,7 @@ struct Types;
 /// A path: method, path, what it does, the type of its body, the type of its answer.
 type Row = (HttpMethod, &'static str, &'static str, Option<&'static str>, Option<&'static str>);
 
-const PATHS: [Row; 21] = [
+const PATHS: [Row; 22] = [
     (HttpMethod::Post, "/v1/chat/completions", "Answer a conversation", Some("ChatRequest"), Some("ChatCompletion")),
     (HttpMethod::Post, "/v1/completions", "Go on with a text", Some("CompletionRequest"), Some("Completion")),
     (
@@ -53,6 +55,7 @@ const PATHS: [Row; 21] = [
         Some("ChatCompletion"),
     ),
     (HttpMethod::Post, "/beta/completions", "Fill in a gap", Some("CompletionRequest"), Some("Completion")),
+    (HttpMethod::Post, "/v1/embeddings", "Make vectors of texts", Some("EmbeddingRequest"), Some("Embeddings")),
     (HttpMethod::Post, "/v1/messages", "Answer, as Anthropic does", Some("MessagesRequest"), Some("MessageAnswer")),
     (HttpMethod::Post, "/v1/messages/count_tokens", "Count tokens", Some("MessagesRequest"), Some("CountedTokens")),
     (HttpMethod::Post, "/v1/responses", "Answer, as OpenAI's responses do", Some("ResponsesRequest"), None),

@@ -14,6 +14,7 @@ use crate::guide::Grammars;
 use crate::language::{Served, Traits};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::prompt_cache::{Bytes32, PromptCache};
 use crate::store::ledger::Prices;
 use crate::store::{Store, StoreError};
 
@@ -27,6 +28,8 @@ pub(crate) struct State {
     pub(crate) store: Arc<Store>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Metrics,
+    /// On disk, where there is one.
+    pub(crate) prompt_cache: Option<Arc<PromptCache>>,
     /// Seconds since 1970.
     pub(crate) started_s: u64,
     pub(crate) stopping: AtomicBool,
@@ -41,6 +44,8 @@ pub(crate) struct Caller {
     pub(crate) balance_pico: Option<i64>,
     pub(crate) requests_per_minute: Option<u32>,
     pub(crate) answers_max: Option<u32>,
+    /// What its pages on disk are bound to: the hash of the key, zeros where there is none.
+    pub(crate) binding: Bytes32,
 }
 
 impl Caller {
@@ -65,8 +70,8 @@ impl State {
         let failed = |error: StoreError| store_error(&error);
         if !self.store.any_key().map_err(failed)? {
             let prices = Prices::default();
-            let none = None;
-            return Ok(Caller { key: 0, prices, balance_pico: none, requests_per_minute: None, answers_max: None });
+            let (balance_pico, requests_per_minute, answers_max, binding) = (None, None, None, [0; 32]);
+            return Ok(Caller { key: 0, prices, balance_pico, requests_per_minute, answers_max, binding });
         }
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let bearer = bearer.and_then(|value| {
@@ -87,6 +92,7 @@ impl State {
             balance_pico: key.balance_pico,
             requests_per_minute: key.requests_per_minute,
             answers_max: key.answers_max,
+            binding: key.hash,
         })
     }
 

@@ -20,7 +20,7 @@ use crate::reader::{Calls, Piece, Reader};
 use crate::state::{Caller, State};
 use crate::store::ledger::{Entry, money};
 use crate::wire::chat::{Logprobs, TokenLogprob, TopLogprob};
-use crate::wire::usage::{Extension, Usage};
+use crate::wire::usage::{Extension, Usage, Verdict, Words};
 
 /// What is to be answered.
 pub(crate) struct Job {
@@ -36,6 +36,25 @@ pub(crate) struct Job {
     pub(crate) top_logprobs: Option<usize>,
     /// What answers must look like.
     pub(crate) guide: Option<Guide>,
+    /// What the user asks, and how the answer begins already, where a rule may know what is right.
+    pub(crate) checked: Option<Checked>,
+}
+
+/// A question whose answer a rule can check.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    pub(crate) question: String,
+    /// What the answer has said so far, without its reasoning.
+    pub(crate) answer: String,
+}
+
+impl Checked {
+    /// What the rule says.
+    fn verdict(&self) -> Option<Verdict> {
+        let eval::tasks::recognise::Verdict { task, ok, detail: [en, ar] } =
+            eval::tasks::recognise::verdict(&self.question, &self.answer)?;
+        Some(Verdict { task: task.into(), ok, detail: Some(Words { en, ar }) })
+    }
 }
 
 /// Why an answer ended.
@@ -70,7 +89,7 @@ pub(crate) enum Output {
     /// An answer is complete.
     Ended { answer: usize, end: End },
     /// All answers are complete and in the ledger.
-    Done(Summary),
+    Done(Box<Summary>),
     /// The request failed; nothing follows.
     Failed(ApiError),
 }
@@ -95,6 +114,7 @@ struct Work {
     caller: Caller,
     answers: Vec<Answer>,
     with_logprobs: bool,
+    checked: Option<Checked>,
     seed: u64,
     begun: Instant,
     /// Held as long as the request counts against limits.
@@ -162,11 +182,15 @@ impl Work {
             }
         }
         let (with_logprobs, begun) = (job.top_logprobs.is_some(), Instant::now());
-        (Work { state, caller, answers, with_logprobs, seed, begun, _place: place }, requests)
+        let checked = job.checked.filter(|_| answers.len() == 1);
+        (Work { state, caller, answers, with_logprobs, checked, seed, begun, _place: place }, requests)
     }
 
     async fn run(mut self, requests: Vec<Request>, out: mpsc::Sender<Output>) {
         let (sender, mut told) = mpsc::channel(self.state.limits.tokens_behind_max);
+        if let Some(cache) = &self.state.prompt_cache {
+            cache.bind(self.caller.owner(), self.caller.binding);
+        }
         for (number, request) in requests.into_iter().enumerate() {
             if !self.state.driver.submit(request, (number, sender.clone())) {
                 self.answers[number].over = true;
@@ -183,7 +207,7 @@ impl Work {
         let last = match (outcome, recorded) {
             (Err(None), _) => return,
             (Err(Some(error)), _) | (Ok(()), Err(error)) => Output::Failed(error),
-            (Ok(()), Ok(())) => Output::Done(summary),
+            (Ok(()), Ok(())) => Output::Done(Box::new(summary)),
         };
         // Whoever asked may be gone by now; the ledger knows.
         let _ = out.send(last).await;
@@ -236,6 +260,7 @@ impl Work {
                 self.answers[number].cost = Some(cost);
                 self.finished(number, finish)
             }
+            Told::Embedded { .. } => Ok(Vec::new()),
             Told::Refused(refusal) => {
                 self.answers[number].over = true;
                 Err(refused(refusal))
@@ -278,6 +303,12 @@ impl Work {
     fn pieces(&mut self, number: usize, pieces: Vec<Piece>) -> Vec<Output> {
         if pieces.is_empty() {
             return Vec::new();
+        }
+        if let Some(checked) = &mut self.checked {
+            checked.answer.extend(pieces.iter().filter_map(|piece| match piece {
+                Piece::Content(text) => Some(text.as_str()),
+                Piece::Reasoning(_) | Piece::Call(_) => None,
+            }));
         }
         let answer = &mut self.answers[number];
         answer.any_call |= pieces.iter().any(|piece| matches!(piece, Piece::Call(_)));
@@ -351,6 +382,7 @@ impl Work {
             joules: (!joules.is_empty()).then(|| joules.iter().sum()),
             joules_label: self.state.driver.meter().label().map(str::to_string),
             seed: self.seed,
+            verdict: self.checked.as_ref().and_then(Checked::verdict),
         };
         Summary { usage, extension }
     }
@@ -368,7 +400,7 @@ impl Work {
 }
 
 /// A refusal of the engine as an answer.
-fn refused(refusal: engine::request::Refusal) -> ApiError {
+pub(crate) fn refused(refusal: engine::request::Refusal) -> ApiError {
     use engine::request::Refusal;
     let message = refusal.to_string();
     match refusal {
@@ -379,6 +411,7 @@ fn refused(refusal: engine::request::Refusal) -> ApiError {
         Refusal::EmptyPrompt => ApiError::value("prompt", message),
         Refusal::EmptyAnswer => ApiError::value("max_tokens", message),
         Refusal::Token { .. } => ApiError::value("prompt", message),
+        Refusal::NoEmbeddings => ApiError::value("model", message),
         Refusal::Sampling(_) => ApiError::value("sampling", message),
     }
 }

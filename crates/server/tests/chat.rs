@@ -365,7 +365,7 @@ async fn special_tokens_in_a_message_stay_text() {
 async fn one_too_many_is_told_at_once_and_the_others_are_served() {
     let limits = Limits { answers_max: 6, ..Limits::default() };
     let engine = EngineLimits { running_max: 3, context_tokens_max: 512, pages: 64, ..EngineLimits::default() };
-    let server = Running::with(Setup { limits, engine, data: None });
+    let server = Running::with(Setup { limits, engine, ..Setup::default() });
     server.gate.close();
     let waiting: Vec<_> = (0..6)
         .map(|_| {

@@ -86,7 +86,7 @@ impl Finished {
     }
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, RunError> {
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, RunError> {
     let read = |source| RunError::Read { path: path.to_path_buf(), source };
     serde_json::from_slice(&fs::read(path).map_err(read)?).map_err(|error| read(error.into()))
 }
@@ -97,24 +97,47 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, RunError>
 /// If the run cannot be read, `out` is there already, or cannot be written.
 pub fn export(folder: &Path, out: &Path, storage: Storage, warn: &mut dyn FnMut(&str)) -> Result<Finished, RunError> {
     let run = Finished::read(folder, warn)?;
+    let bill = run.bill()?;
+    let texts = [
+        ("README.md", card::card(&run, &bill)),
+        ("manifest.json", pretty(&run.manifest)),
+        ("recipe.json", pretty(&run.recipe)),
+    ];
+    let config = run.recipe.config();
+    let (spec, _) = read_config(&config).map_err(|error| RunError::Model(error.to_string()))?;
+    let values = Values::of(&run, &spec)?;
+    write_model(out, config, &folder.join(layout::TOKENIZER), &values, storage, &texts)?;
+    Ok(run)
+}
+
+pub(crate) fn pretty(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_else(|error| unreachable!("it is JSON: {error}"))
+}
+
+/// Writes weights as a model to the new folder `out`, with the texts beside it.
+pub(crate) fn write_model(
+    out: &Path,
+    config: Value,
+    tokenizer_folder: &Path,
+    values: &Values,
+    storage: Storage,
+    texts: &[(&str, String)],
+) -> Result<(), RunError> {
     let write = |source| RunError::Write { path: out.to_path_buf(), source };
     if out.exists() {
         return Err(write(std::io::Error::new(std::io::ErrorKind::AlreadyExists, "it is there already")));
     }
-    let config = run.recipe.config();
-    let tokenizer = Tokenizer::from_directory(&folder.join(layout::TOKENIZER));
+    let tokenizer = Tokenizer::from_directory(tokenizer_folder);
     let tokenizer = tokenizer.map_err(|error| RunError::Model(error.to_string()))?;
     let (spec, family) = read_config(&config).map_err(|error| RunError::Model(error.to_string()))?;
     let parameters = spec.parameters();
-    let values = Values::of(&run, &spec)?;
     let pool = Pool::with_all_processors();
     let named = parameters.iter().enumerate().map(|(number, parameter)| {
         let name = name(family, parameter, spec.blocks.len())?;
-        let (values, pool, offset) = (&values, &pool, family.norm_offset);
+        let (pool, offset) = (&pool, family.norm_offset);
         Ok((name, Stored { parameter, number, values, pool, offset, storage }))
     });
     let tensors = named.collect::<Result<Vec<(String, Stored)>, RunError>>()?;
-    let bill = run.bill()?;
 
     // All in a folder of another name, so that there is a whole model or none.
     let part = out.with_extension("part");
@@ -129,13 +152,13 @@ pub fn export(folder: &Path, out: &Path, storage: Storage, warn: &mut dyn FnMut(
         let config = with_tokens(config, &tokenizer, storage);
         put("config.json", &serde_json::to_string_pretty(&config)?)?;
         // That of the model that the run began with, where there was one: it may name more tokens that end an answer.
-        let kept = fs::read_to_string(folder.join(layout::TOKENIZER).join("generation_config.json"));
+        let kept = fs::read_to_string(tokenizer_folder.join("generation_config.json"));
         put("generation_config.json", &kept.or_else(|_| serde_json::to_string_pretty(&generation(&config)))?)?;
-        put("README.md", &card::card(&run, &bill))?;
-        put("manifest.json", &serde_json::to_string_pretty(&run.manifest)?)?;
-        put("recipe.json", &serde_json::to_string_pretty(&run.recipe)?)?;
+        for (name, text) in texts {
+            put(name, text)?;
+        }
         for name in TOKENIZER_FILES.iter().filter(|name| **name != "generation_config.json") {
-            let from = folder.join(layout::TOKENIZER).join(name);
+            let from = tokenizer_folder.join(name);
             if from.is_file() {
                 fs::copy(from, part.join(name))?;
             }
@@ -144,8 +167,7 @@ pub fn export(folder: &Path, out: &Path, storage: Storage, warn: &mut dyn FnMut(
         fs::rename(&part, out)?;
         files::sync_folder(out.parent().unwrap_or(Path::new(".")))
     })();
-    written.map_err(write)?;
-    Ok(run)
+    written.map_err(write)
 }
 
 /// The tensor's name in the family's layout.
@@ -166,7 +188,7 @@ fn name(family: &Family, parameter: &ParameterSpec, layers: usize) -> Result<Str
 }
 
 /// Where a run's weights come from.
-enum Values {
+pub(crate) enum Values {
     /// Its checkpoint has all of them.
     Whole(Vec<Vec<f32>>),
     /// Its checkpoint has adapters of a model.

@@ -167,6 +167,19 @@ fn the_share_of_retries_is_the_option() {
 }
 
 #[test]
+fn the_control_of_solutions_shows_one_attempt_that_meets_the_target() {
+    let source = open("countdown", 3, &[("solved".to_string(), 1.0)].into()).expect("a corpus");
+    assert!(source.origin().contains("1 of them with a sought solution"));
+    for index in 0..300 {
+        let text = text_of(&source.document(index));
+        let yes = [" yes", " نعم"].iter().map(|word| text.matches(word).count()).sum::<usize>();
+        // A few documents answer without reasoning.
+        assert!(yes == 1 || text.contains("<think>\n\n</think>"), "{text}");
+        assert!(!text.contains(" no") && !text.contains(" لا\n"), "{text}");
+    }
+}
+
+#[test]
 fn the_mix_has_its_shares() {
     let source = source("nano", 4);
     let mut bytes: BTreeMap<&str, usize> = BTreeMap::new();

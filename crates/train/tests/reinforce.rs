@@ -208,7 +208,20 @@ fn sampler_and_learner_are_one_and_runs_repeat_to_the_bit() {
         let (again, other_lines, _) = run(&recipe, folder("pieces"), 1, 1);
         assert!(weights == again, "one thread and stops after every step change the weights");
         assert_eq!(timeless(&lines), timeless(&other_lines));
+        let out = root.join(format!("model-{precision}"));
+        train::reinforce::export(&folder("whole"), &out, Storage::F32, &mut |text| panic!("{text}")).expect("a model");
+        assert!(weights == stored_weights(&out), "what is exported are the weights of the last step");
+        let card = std::fs::read_to_string(out.join("README.md")).expect("a card");
+        assert!(card.contains("## Data") && card.contains("4 of 4 steps of") && card.contains("| step 4 |"), "{card}");
     }
+}
+
+/// The weights of a model in the order of a checkpoint's.
+fn stored_weights(folder: &Path) -> Vec<u8> {
+    let model = model::load::Model::open(folder).expect("a model");
+    let rounding = kernels::train::panels::Precision::F32;
+    let trainable = model::train::Trainable::from_model(&model, rounding, &Pool::new(1)).expect("trainable");
+    trainable.masters().iter().flatten().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 #[test]
@@ -232,4 +245,22 @@ fn the_base_recipe_is_a_model() {
     let text = BASE.replace("TOKENIZER", "t");
     let recipe = train::recipe::Recipe::parse("base.toml", &text).expect("a recipe");
     assert!(read_config(&recipe.config()).is_ok());
+}
+
+/// Every recipe in the repository is one that can be read, with models and tasks that there are.
+#[test]
+fn recipes_of_the_repository_are_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let mut reinforced = 0;
+    for entry in std::fs::read_dir(&folder).expect("a folder") {
+        let path = entry.expect("a file").path();
+        let text = std::fs::read_to_string(&path).expect("read");
+        if text.contains("\n[reinforce]\n") {
+            Recipe::parse(&path.display().to_string(), &text).expect("a recipe");
+            reinforced += 1;
+        } else {
+            train::recipe::Recipe::parse(&path.display().to_string(), &text).expect("a recipe");
+        }
+    }
+    assert!(reinforced >= 4, "{reinforced}");
 }

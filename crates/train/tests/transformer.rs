@@ -59,6 +59,10 @@ fn a_run_can_be_made_longer_until_its_end_comes_in_sight() {
     let (short, long) = ("tokens = 1536", "tokens = 3072");
     let (folder, whole) = (site.path("run"), site.path("whole"));
     let recipe = |tokens: &str| site.recipe(&[("tokens = 5120", tokens), ("[0.9, 0]", "[0.5, 0]")]);
+    // The bias would change at the same step.
+    let later = |tokens: &str| site.recipe(&[("tokens = 5120", tokens), ("[0.9, 0]", "[0.25, 0]")]);
+    go(&recipe(short), &site.path("later"), 2, Some(5));
+    go(&later(long), &site.path("later"), 2, None);
     go(&recipe(short), &folder, 2, Some(5));
     go(&recipe(long), &folder, 2, Some(9));
     go(&recipe(long), &folder, 2, None);

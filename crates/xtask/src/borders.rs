@@ -23,7 +23,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["kernels", "model"]),
     ("eval", &["kernels", "model", "engine", "text", "plot"]),
     ("train", &["kernels", "model", "engine", "eval", "text", "plot"]),
-    ("server", &["engine", "text"]),
+    // eval: its graders say whether an answer that the page shows is right.
+    ("server", &["engine", "eval", "text"]),
     ("fathom", &["kernels", "hub", "text", "plot", "model", "engine", "eval", "train", "server"]),
     // For the description of the machine in bench records.
     ("xtask", &["kernels"]),

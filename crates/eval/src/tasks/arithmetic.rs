@@ -172,6 +172,41 @@ fn long_product(rng: &mut Rng, split: Split) -> Option<(String, Vec<Step>)> {
     Some((format!("{a}*{b}"), vec![first, second, both]))
 }
 
+/// How sums are asked in English; `{e}` is the expression. Those that stand twice are asked twice as often.
+pub(super) const PHRASINGS_ENGLISH: &[&str] = &[
+    "What is {e}?",
+    "What is {e}?",
+    "{e}=?",
+    "{e}",
+    "Calculate {e}.",
+    "How much is {e}?",
+    "Work out {e}.",
+    "Please calculate {e}.",
+    "what is {e}",
+    "Find {e}.",
+    "Can you tell me what {e} is?",
+    "{e} =",
+];
+
+/// The same in Arabic.
+pub(super) const PHRASINGS_ARABIC: &[&str] = &[
+    "كم يساوي {e}؟",
+    "كم يساوي {e}؟",
+    "ما ناتج {e}؟",
+    "احسب {e}.",
+    "{e}=؟",
+    "كم حاصل {e}؟",
+    "أوجد ناتج {e}.",
+    "من فضلك احسب {e}.",
+    "كم {e}؟",
+    "هل تستطيع أن تحسب {e}؟",
+];
+
+/// `+ - * /` as words.
+pub(super) const SPOKEN_ENGLISH: [&str; 4] = [" plus ", " minus ", " times ", " divided by "];
+/// The same in Arabic.
+pub(super) const SPOKEN_ARABIC: [&str; 4] = [" زائد ", " ناقص ", " ضرب ", " على "];
+
 fn question(rng: &mut Rng, text: &str, level: u8, language: Language) -> String {
     // As people type it.
     let typed = match rng.below(8) {
@@ -181,42 +216,18 @@ fn question(rng: &mut Rng, text: &str, level: u8, language: Language) -> String 
         3 if level <= 3 => spoken(text, language),
         _ => text.to_string(),
     };
-    let templates: &[&str] = match language {
-        Language::English => &[
-            "What is {e}?",
-            "What is {e}?",
-            "{e}=?",
-            "{e}",
-            "Calculate {e}.",
-            "How much is {e}?",
-            "Work out {e}.",
-            "Please calculate {e}.",
-            "what is {e}",
-            "Find {e}.",
-            "Can you tell me what {e} is?",
-            "{e} =",
-        ],
-        Language::Arabic => &[
-            "كم يساوي {e}؟",
-            "كم يساوي {e}؟",
-            "ما ناتج {e}؟",
-            "احسب {e}.",
-            "{e}=؟",
-            "كم حاصل {e}؟",
-            "أوجد ناتج {e}.",
-            "من فضلك احسب {e}.",
-            "كم {e}؟",
-            "هل تستطيع أن تحسب {e}؟",
-        ],
+    let phrasings = match language {
+        Language::English => PHRASINGS_ENGLISH,
+        Language::Arabic => PHRASINGS_ARABIC,
     };
-    rng.pick(templates).replace("{e}", &typed)
+    rng.pick(phrasings).replace("{e}", &typed)
 }
 
 /// The operation as a word.
 fn spoken(text: &str, language: Language) -> String {
     let words = match language {
-        Language::English => [(" plus "), (" minus "), (" times "), (" divided by ")],
-        Language::Arabic => [(" زائد "), (" ناقص "), (" ضرب "), (" على ")],
+        Language::English => SPOKEN_ENGLISH,
+        Language::Arabic => SPOKEN_ARABIC,
     };
     text.chars().map(|c| "+-*/".find(c).map_or(c.to_string(), |at| words[at].to_string())).collect()
 }

@@ -118,35 +118,35 @@ pub fn attempt(rng: &mut Rng, split: Split, numbers: &[i64]) -> Option<Attempt> 
     Some(Attempt { steps, expression })
 }
 
+/// How puzzles are asked in English: `{t}` is the target, `{and}` and `{comma}` are the numbers.
+pub(super) const PHRASINGS_ENGLISH: &[&str] = &[
+    "Use {and} to make {t}.",
+    "Make {t} from {and}.",
+    "Using the numbers {comma}, make {t}. Use each number once.",
+    "Countdown: numbers {comma}, target {t}.",
+    "Reach {t} with {and}. Each number once, and + - * /.",
+    "Can you make {t} out of {and}?",
+];
+
+/// The same in Arabic.
+pub(super) const PHRASINGS_ARABIC: &[&str] = &[
+    "استعمل الأعداد {and} لتصل إلى {t}.",
+    "كون العدد {t} من الأعداد {and}.",
+    "الأعداد: {and}. الهدف: {t}. استعمل كل عدد مرة واحدة.",
+    "كيف نصل إلى {t} من {and}؟",
+    "هل تستطيع الوصول إلى {t} باستعمال {and}؟",
+];
+
 fn question(rng: &mut Rng, numbers: &[i64], target: i64, language: Language) -> String {
     let texts: Vec<String> = numbers.iter().map(i64::to_string).collect();
     let (last, first) = texts.split_last().map_or(("", &[][..]), |(last, first)| (last.as_str(), first));
     let comma = texts.join(", ");
     let target = target.to_string();
-    let (list, templates): (String, &[&str]) = match language {
-        Language::English => (
-            format!("{} and {last}", first.join(", ")),
-            &[
-                "Use {and} to make {t}.",
-                "Make {t} from {and}.",
-                "Using the numbers {comma}, make {t}. Use each number once.",
-                "Countdown: numbers {comma}, target {t}.",
-                "Reach {t} with {and}. Each number once, and + - * /.",
-                "Can you make {t} out of {and}?",
-            ],
-        ),
-        Language::Arabic => (
-            format!("{} و{last}", first.join(" و")),
-            &[
-                "استعمل الأعداد {and} لتصل إلى {t}.",
-                "كون العدد {t} من الأعداد {and}.",
-                "الأعداد: {and}. الهدف: {t}. استعمل كل عدد مرة واحدة.",
-                "كيف نصل إلى {t} من {and}؟",
-                "هل تستطيع الوصول إلى {t} باستعمال {and}؟",
-            ],
-        ),
+    let (list, phrasings) = match language {
+        Language::English => (format!("{} and {last}", first.join(", ")), PHRASINGS_ENGLISH),
+        Language::Arabic => (format!("{} و{last}", first.join(" و")), PHRASINGS_ARABIC),
     };
-    rng.pick(templates).replace("{and}", &list).replace("{comma}", &comma).replace("{t}", &target)
+    rng.pick(phrasings).replace("{and}", &list).replace("{comma}", &comma).replace("{t}", &target)
 }
 
 #[cfg(test)]

@@ -3,3 +3,4 @@
 pub mod arithmetic;
 pub mod countdown;
 pub mod lists;
+pub mod recognise;

@@ -23,7 +23,7 @@ use model::cost::Work;
 use model::forward::{Activations, Batch, Runner};
 use model::load::Model;
 
-use crate::opened::resolve;
+use crate::opened::checkpoint;
 use crate::options::CacheArg;
 use crate::terminal::{Progress, note, print};
 use crate::whole_file;
@@ -80,8 +80,8 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let path = resolve(&args.model)?;
-    let model = Model::open(&path)?;
+    let (path, checkpoint) = checkpoint(&args.model)?;
+    let model = Model::from_checkpoint(&checkpoint)?;
     model.notices.iter().for_each(|notice| note(&format!("note: {notice}")));
     let plan = Plan::new(&args, &model)?;
     let mut progress = Progress::new();

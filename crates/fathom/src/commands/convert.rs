@@ -3,13 +3,13 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use crate::terminal::{note, print};
 use anyhow::{Context, bail};
-use hub::Store;
 use hub::progress::bytes_text;
 use indicatif::{ProgressBar, ProgressStyle};
-use model::checkpoint::Checkpoint;
 use model::convert::{Options, Progress, RECIPES, Recipe, Summary};
+
+use crate::opened::checkpoint;
+use crate::terminal::{note, print};
 
 /// Write a model as GGUF, in any format: to make it smaller, or for another engine
 #[derive(Debug, clap::Args)]
@@ -72,8 +72,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if !args.force && args.out.exists() {
         bail!("{out} is already there; --force replaces it");
     }
-    let source = Store::from_env()?.resolve(&args.model)?;
-    let checkpoint = Checkpoint::open(&source)?;
+    let (_, checkpoint) = checkpoint(&args.model)?;
     let recipe = if args.pure { args.to.pure() } else { args.to };
     let options = Options { recipe, without_tokenizer: args.without_tokenizer };
     let bar = if std::io::stderr().is_terminal() { bar() } else { ProgressBar::hidden() };

@@ -1,6 +1,7 @@
 //! `fathom describe`: what a model is.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use kernels::attention::CacheFormat;
 use model::cache::Cache;
@@ -9,7 +10,7 @@ use model::load::Model;
 use model::parameters::Place;
 use model::spec::ModelSpec;
 
-use crate::opened::{resolve, spec_of_config};
+use crate::opened::{checkpoint, spec_of_config};
 use crate::terminal::print;
 
 /// Show what a model is: layers, attention, experts, parameters, memory
@@ -28,13 +29,12 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let path = resolve(&args.model)?;
     let mut text = String::new();
-    let spec = if let Some(spec) = spec_of_config(&path)? {
+    let spec = if let Some(spec) = spec_of_config(Path::new(&args.model))? {
         text += &spec.describe();
         spec
     } else {
-        let checkpoint = Checkpoint::open(&path)?;
+        let (_, checkpoint) = checkpoint(&args.model)?;
         let model = Model::from_checkpoint(&checkpoint)?;
         text += &model.spec.describe();
         text += &row("stored", &storage(&checkpoint));

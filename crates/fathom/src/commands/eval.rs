@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -12,10 +12,13 @@ use engine::limits::Limits;
 use engine::sampler::Sampling;
 use engine::session::Session;
 use engine::step::Engine;
+use eval::audit::Audit;
 use eval::bits::{Bits, bits_of_text};
 use eval::files::read_problems;
+use eval::programs::grade_program;
 use eval::report;
 use eval::runner::{Job, RunError, Solved, grade_output, run_jobs, sample_seed, summaries};
+use eval::sandbox::Sandbox;
 use eval::task::Task;
 use eval::{Problem, Split};
 use model::cache::Cache;
@@ -35,6 +38,7 @@ Examples:
   fathom eval ORG/NAME --tasks countdown3,arithmetic --problems 200
   fathom eval ORG/NAME --tasks gsm8k --data gsm8k/test.jsonl --instruct --max-tokens 1024
   fathom eval ORG/NAME --tasks countdown4 --samples 16 --plot countdown.svg
+  fathom eval ORG/NAME --tasks countdown4 --budgets 64,128,256,512 --max-tokens 576 --json
   fathom eval ORG/NAME --tasks none --text book.txt
 
 Generated problems are held out: no training document of this repository shows them. The same seed gives the same \
@@ -45,7 +49,7 @@ pub(crate) struct Args {
     model: String,
 
     /// Tasks: arithmetic, compare, countdown2, countdown3, countdown4, words, words_ar, copy, sort, reverse, largest,
-    /// count, needle, format; from a file: gsm8k, svamp, choice; or none
+    /// count, needle, format; from a file: gsm8k, svamp, choice, humaneval (its programs run in a sandbox); or none
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "arithmetic,countdown3,words,words_ar")]
     tasks: Vec<String>,
 
@@ -85,6 +89,11 @@ pub(crate) struct Args {
     #[arg(long, short = 'n', value_name = "TOKENS", default_value_t = 512)]
     max_tokens: usize,
 
+    /// Measure at several limits on reasoning, in tokens: it is closed there and the answer follows, as the server does
+    /// with a thinking budget
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    budgets: Vec<usize>,
+
     /// Samples that are computed together; figures do not depend on it
     #[arg(long, value_name = "N", default_value_t = 64)]
     at_once: usize,
@@ -100,6 +109,10 @@ pub(crate) struct Args {
     /// Write every sample with its grade (JSON lines)
     #[arg(long, value_name = "FILE")]
     keep: Option<PathBuf>,
+
+    /// Also look by rule at the answers that are right: whether their reasoning leads to them (at the standard error)
+    #[arg(long)]
+    audit: bool,
 
     #[command(flatten)]
     think: ThinkArgs,
@@ -125,25 +138,27 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let pool = args.machine.pool()?;
     let cancel = interrupt_flag(true)?;
     let started = Instant::now();
+    if !args.budgets.is_empty() {
+        return over_budgets(&args, &opened, &mut asker, &pool, &cancel, &tasks);
+    }
     let (mut all, mut solved_all, mut tokens_all) = (Vec::new(), Vec::new(), 0);
-    for (task, problems) in tasks {
-        let jobs = asker.jobs(task, &problems)?;
-        let mut engine = engine(&args, &opened, &pool, &jobs)?;
-        let mut progress = Progress::new();
-        let outputs = run_jobs(&mut engine, &jobs, args.at_once, &mut |done, tokens| {
-            progress.show(&format!("{}: {done} of {} samples, {tokens} tokens", task.name(), jobs.len()));
-            !cancel.load(Ordering::Relaxed)
-        });
-        progress.clear();
-        let outputs = match outputs {
-            Err(RunError::Stopped) => return Ok(ExitCode::from(INTERRUPTED)),
-            outputs => outputs.with_context(|| format!("{}, {}", opened.path.display(), task.name()))?,
+    for (task, problems) in &tasks {
+        let Some((solved, tokens)) = solve(&args, &opened, &mut asker, &pool, &cancel, *task, problems)? else {
+            return Ok(ExitCode::from(INTERRUPTED));
         };
-        tokens_all += outputs.iter().map(|output| output.tokens.len()).sum::<usize>();
-        let samples = outputs.chunks(args.samples).zip(problems);
-        let solved: Vec<Solved> = samples.map(|(outputs, problem)| asker.solved(problem, outputs)).collect();
+        tokens_all += tokens;
         all.extend(summaries(&solved));
         solved_all.extend(solved);
+    }
+    if args.audit {
+        let mut audit = Audit::default();
+        audit.look_at(&solved_all);
+        note(audit.text().trim_end());
+        for (finding, (_, examples)) in &audit.found {
+            for (question, written) in examples {
+                note(&format!("{finding}: {question}\n{written}"));
+            }
+        }
     }
     let bits = match &args.text {
         Some(path) => Some(bits(&args, &opened, &pool, path, &cancel)?),
@@ -154,6 +169,68 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let done = Done { all, solved: solved_all, bits: bits.flatten(), tokens: tokens_all, started };
     show(&args, &done)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A task's problems with their samples and the tokens of these; `None` if Ctrl-C ended it.
+fn solve(
+    args: &Args,
+    opened: &Opened,
+    asker: &mut Asker,
+    pool: &kernels::pool::Pool,
+    cancel: &AtomicBool,
+    task: Task,
+    problems: &[Problem],
+) -> anyhow::Result<Option<(Vec<Solved>, usize)>> {
+    let jobs = asker.jobs(task, problems)?;
+    let mut engine = engine(args, opened, pool, &jobs)?;
+    let mut progress = Progress::new();
+    let outputs = run_jobs(&mut engine, &jobs, args.at_once, &mut |done, tokens| {
+        progress.show(&format!("{}: {done} of {} samples, {tokens} tokens", task.name(), jobs.len()));
+        !cancel.load(Ordering::Relaxed)
+    });
+    progress.clear();
+    let outputs = match outputs {
+        Err(RunError::Stopped) => return Ok(None),
+        outputs => outputs.with_context(|| format!("{}, {}", opened.path.display(), task.name()))?,
+    };
+    let tokens = outputs.iter().map(|output| output.said().len()).sum();
+    let samples = outputs.chunks(args.samples).zip(problems);
+    let solved = samples.map(|(outputs, problem)| asker.solved(problem.clone(), outputs));
+    Ok(Some((solved.collect::<anyhow::Result<_>>()?, tokens)))
+}
+
+/// The tasks at each limit on reasoning: the curve behind a slider of thinking.
+fn over_budgets(
+    args: &Args,
+    opened: &Opened,
+    asker: &mut Asker,
+    pool: &kernels::pool::Pool,
+    cancel: &AtomicBool,
+    tasks: &[(Task, Vec<Problem>)],
+) -> anyhow::Result<ExitCode> {
+    let name = "</think>";
+    let Some(close) = opened.tokenizer()?.id(name) else {
+        bail!("{}: the tokenizer has no token {name}; --budgets is for models that reason", opened.path.display());
+    };
+    let mut found = Vec::new();
+    for &budget in &args.budgets {
+        asker.thinking = Some((budget, close));
+        let mut all = Vec::new();
+        for (task, problems) in tasks {
+            let Some((solved, _)) = solve(args, opened, asker, pool, cancel, *task, problems)? else {
+                return Ok(ExitCode::from(INTERRUPTED));
+            };
+            all.extend(summaries(&solved));
+        }
+        if !args.json {
+            print(&format!("{budget} tokens of reasoning\n{}\n", report::table(&all)))?;
+        }
+        found.push(json!({ "budget": budget, "tasks": report::as_json(&all) }));
+    }
+    if args.json {
+        print(&format!("{}\n", json!({ "model": args.model, "seed": args.seed, "budgets": found })))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -168,6 +245,12 @@ fn tasks(args: &Args) -> anyhow::Result<Vec<(Task, Vec<Problem>)>> {
         if value == 0 || value > limit {
             bail!("{name} is {value}; it must be from 1 to {limit}");
         }
+    }
+    if let Some(budget) = args.budgets.iter().find(|&&budget| budget >= args.max_tokens) {
+        bail!("--budgets has {budget}; each must be below --max-tokens {}: the answer needs room", args.max_tokens);
+    }
+    if !args.budgets.is_empty() && (args.text.is_some() || args.plot.is_some() || args.keep.is_some()) {
+        bail!("--budgets goes with neither --text nor --plot nor --keep");
     }
     if args.problems.saturating_mul(args.samples) > COUNT_MAX {
         bail!("--problems {} times --samples {} is over {COUNT_MAX}", args.problems, args.samples);
@@ -200,6 +283,10 @@ struct Asker<'a> {
     variables: Map<String, Value>,
     sampling: Sampling,
     format: ReasoningFormat,
+    /// The most tokens of reasoning, and the token that closes it.
+    thinking: Option<(usize, u32)>,
+    /// Where a task asks for programs.
+    sandbox: Option<Sandbox>,
 }
 
 impl<'a> Asker<'a> {
@@ -213,7 +300,17 @@ impl<'a> Asker<'a> {
         let sampling = Sampling { temperature, top_p: args.top_p, ..Sampling::default() };
         sampling.check(opened.model.spec.vocab).context("these sampling settings cannot be used")?;
         let variables = thinking(args.think.think, tokenizer);
-        Ok(Asker { args, tokenizer, template, variables, sampling, format: ReasoningFormat::think(false) })
+        let programs = args.tasks.iter().any(|name| name.trim() == Task::HumanEval.name());
+        let sandbox = if programs { Some(Sandbox::open()?) } else { None };
+        Ok(Asker {
+            args,
+            tokenizer,
+            template,
+            variables,
+            sampling,
+            format: ReasoningFormat::think(false),
+            thinking: None,
+        })
     }
 
     /// One job for each sample of each problem.
@@ -228,6 +325,7 @@ impl<'a> Asker<'a> {
                     sampling: Sampling { seed, ..self.sampling.clone() },
                     max_tokens: self.args.max_tokens,
                     stop_tokens: self.tokenizer.eos_ids().to_vec(),
+                    thinking: self.thinking,
                 });
             }
         }
@@ -259,10 +357,13 @@ impl<'a> Asker<'a> {
         Ok(self.tokenizer.encode_segments(&segments)?)
     }
 
-    fn solved(&self, problem: Problem, outputs: &[eval::runner::Output]) -> Solved {
+    fn solved(&self, problem: Problem, outputs: &[eval::runner::Output]) -> anyhow::Result<Solved> {
         let grade = |output| grade_output(&problem, output, self.tokenizer, &self.format);
-        let samples = outputs.iter().map(grade).collect();
-        Solved { problem, samples }
+        let mut samples: Vec<_> = outputs.iter().map(grade).collect();
+        if let Some(sandbox) = &self.sandbox {
+            samples.iter_mut().try_for_each(|sample| grade_program(sandbox, &problem, sample))?;
+        }
+        Ok(Solved { problem, samples })
     }
 }
 
@@ -310,7 +411,7 @@ fn bits(
     opened: &Opened,
     pool: &kernels::pool::Pool,
     path: &Path,
-    cancel: &std::sync::atomic::AtomicBool,
+    cancel: &AtomicBool,
 ) -> anyhow::Result<Option<Bits>> {
     let bytes = std::fs::metadata(path).map(|metadata| metadata.len());
     if bytes.with_context(|| format!("{}: cannot be opened", path.display()))? > TEXT_BYTES_MAX {

@@ -12,7 +12,7 @@ use model::forward::Arithmetic;
 use model::load::Model;
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::opened::resolve;
+use crate::opened::checkpoint;
 use crate::terminal::note;
 
 /// Compute the logits after each of some tokens, in f32
@@ -63,8 +63,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&args.tokens).with_context(|| format!("{name}: cannot be read"))?;
     let tokens: Vec<u32> =
         serde_json::from_str(&text).with_context(|| format!("{name}: is not a JSON list of token numbers"))?;
-    let path = resolve(&args.model)?;
-    let model = Model::open(&path)?;
+    let model = Model::from_checkpoint(&checkpoint(&args.model)?.1)?;
     check(&tokens, &model).with_context(|| name.to_string())?;
     let pool = crate::options::pool(args.threads)?;
     let mut session = Session::new(&model, &pool, tokens.len(), CacheFormat::F32);

@@ -10,7 +10,7 @@ use train::plan::{Cluster, Estimate, Pretraining, pretraining, published, shapes
 use train::recipe::Recipe;
 use train::trial::{Trial, trial};
 
-use crate::opened::{read_spec, resolve};
+use crate::opened::read_spec;
 use crate::options::pool;
 use crate::terminal::print;
 use crate::whole_file;
@@ -107,7 +107,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         whole_file::write(path, |file| std::io::Write::write_all(file, svg.as_bytes()))?;
     }
     if let Some(name) = &args.model {
-        let spec = read_spec(&resolve(name)?)?;
+        let spec = read_spec(name)?;
         let estimate = pretraining(&spec, &run, &cluster)?;
         let text = if args.json { as_json(&spec, &run, &cluster, &estimate) } else { table(&run, &cluster, &estimate) };
         print(&text)?;

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let pool = pool(args.threads)?;
     let stop = interrupt_flag(true)?;
     let limits = Limits { until_step: args.steps, stop_after: args.stop_after };
-    let mut screen = Screen { terminal: std::io::stderr().is_terminal(), shown: None };
+    let mut screen = Screen::new();
     let (state, end) = reinforce(&recipe, &folder, &pool, &limits, &stop, &mut screen)?;
     let (folder, step, steps) = (folder.display(), state.step, recipe.reinforce.steps);
     print(&match end {
@@ -61,9 +61,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Steps as they are done: on a terminal every one, elsewhere one now and then.
-struct Screen {
+pub(crate) struct Screen {
     terminal: bool,
     shown: Option<Instant>,
+}
+
+impl Screen {
+    pub(crate) fn new() -> Screen {
+        Screen { terminal: std::io::stderr().is_terminal(), shown: None }
+    }
 }
 
 impl Observer for Screen {

@@ -1,20 +1,25 @@
 //! `fathom serve`: the HTTP API and the web chat on a model.
 
 use std::io::IsTerminal;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use engine::compute::ModelCompute;
 use engine::limits::Limits as EngineLimits;
+use engine::request::Pooling;
 use engine::sampler::Sampling;
 use engine::step::Engine;
 use model::cache::Cache;
-use server::{Allowed, Handle, Options, Served, Server};
+use serde_json::Value;
+use server::prompt_cache::{Part, PromptCacheOptions, identity};
+use server::{Allowed, Embedder, Handle, Options, Served, Server};
 
 use crate::answer::today;
+use crate::built_in;
 use crate::opened::Opened;
 use crate::options::MachineArgs;
 use crate::terminal::{INTERRUPTED, note, print};
@@ -29,14 +34,17 @@ Examples:
 
 Without API keys only this machine can use the server, and needs none. From the first key on (`fathom keys new`) every \
 request needs one. Nothing that is said leaves the machine or is written to a log; chats are stored where the page's \
-user chooses. Ctrl-C lets running answers finish for a while; a second one ends at once.")]
+user chooses. What was computed of prompts is kept on disk, encrypted and apart for every key, so that they begin \
+fast after a restart as well (`fathom cache`). Ctrl-C lets running answers finish for a while; a second one ends at \
+once.")]
 pub(crate) struct Args {
-    /// A directory, a .gguf file, or the name of a pulled model
+    /// A directory, a .gguf file, the name of a pulled model, or nano, which is inside the program
+    #[arg(default_value = built_in::DEFAULT)]
     model: String,
 
-    /// Address and port; port 0 takes any that is free
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
+    /// Address and port; port 0 takes any that is free [default: 127.0.0.1:8080, or the next free port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
 
     /// The model's name for clients [default: the last part of its path]
     #[arg(long, value_name = "NAME")]
@@ -53,6 +61,14 @@ pub(crate) struct Args {
     /// Memory for the cache of earlier tokens, in MiB [default: eight contexts, at most a quarter of what is free]
     #[arg(long, value_name = "MIB", help_heading = "Machine")]
     cache_memory: Option<usize>,
+
+    /// Disk space for the prompt cache: prompts are found again after a restart. 0: no such cache
+    #[arg(long, value_name = "MIB", default_value = "4096", help_heading = "Machine")]
+    prompt_cache: u64,
+
+    /// How long the prompt cache keeps what nobody uses
+    #[arg(long, value_name = "DAYS", default_value = "7", help_heading = "Machine")]
+    prompt_cache_days: u32,
 
     /// A name under which browsers reach the server, beyond localhost and addresses; may be repeated
     #[arg(long, value_name = "NAME", help_heading = "Network")]
@@ -103,7 +119,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let pool = args.machine.pool()?;
     let allowed = Allowed { hosts: args.host_name.clone(), origins: args.origin.clone() };
     let server_limits = server_limits(&limits);
-    let options = Options { listen: args.listen, data, limits: server_limits, allowed, watts: args.watts };
+    let prompt_cache = prompt_cache(&args, opened, &data);
+    let (listen, watts) = (args.listen.unwrap_or_else(free_address), args.watts);
+    let options = Options { listen, data, limits: server_limits, allowed, watts, prompt_cache };
     let server = Server::bind(options, served)?;
     let url = url(server.address().context("the address is not known")?);
     stop_on_interrupt(server.handle())?;
@@ -116,6 +134,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     }
     let format = args.machine.cache.format();
     Ok(server.run(|| Engine::new(ModelCompute::new(&opened.model, &pool, limits.pages, format), limits))?)
+}
+
+/// The first free port from 8080 on, or 8080 where none of ten is: then the refusal names it.
+fn free_address() -> SocketAddr {
+    let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let free = (8080..8090).map(at).find(|address| TcpListener::bind(address).is_ok());
+    free.unwrap_or_else(|| at(8080))
 }
 
 /// How much the engine takes on.
@@ -139,6 +164,23 @@ fn engine_limits(args: &Args, opened: &Opened, context: usize) -> anyhow::Result
         pages: u32::try_from(pages).map_or(u32::MAX as usize, |pages| pages as usize),
         batch_tokens_max: 512.max(args.slots),
         ..EngineLimits::default()
+    })
+}
+
+/// The prompt cache on disk, unless it is not wanted.
+fn prompt_cache(args: &Args, opened: &Opened, data: &Path) -> Option<PromptCacheOptions> {
+    let parts = match crate::opened::built_in(&args.model) {
+        Some(model) => vec![Part::Bytes(model.bytes())],
+        None => opened.files.iter().cloned().map(Part::File).collect(),
+    };
+    // Pages of another arithmetic or another format have other bits.
+    let (isa, format) = (kernels::isa::isa().name(), args.machine.cache.format().name());
+    let settings = format!("{} {isa} {format} exact={}", std::env::consts::ARCH, args.machine.exact);
+    (args.prompt_cache > 0).then(|| PromptCacheOptions {
+        identity: identity(data, parts, settings),
+        bytes_max: args.prompt_cache.saturating_mul(1 << 20),
+        age_max: Duration::from_secs(u64::from(args.prompt_cache_days) * 24 * 60 * 60),
+        problem: Box::new(|problem| note(&format!("note: there is no prompt cache on disk: {problem}"))),
     })
 }
 
@@ -167,7 +209,38 @@ fn served(args: &Args, opened: &'static Opened, context: usize) -> anyhow::Resul
         context_tokens: context,
         vocab: opened.model.spec.vocab,
         today,
+        built_in: crate::opened::built_in(&args.model).is_some(),
+        budget_curve: None,
+        embedder: Some(embedder(opened)?),
     })
+}
+
+/// How the model makes vectors: as its authors say (`1_Pooling/config.json`, the form of sentence-transformers), else
+/// by the last token's row, the only one that has seen all of a text.
+fn embedder(opened: &Opened) -> anyhow::Result<Embedder> {
+    let length = opened.model.spec.hidden;
+    let last = Embedder { pooling: Pooling::Last, length, end: None };
+    let path = opened.path.join("1_Pooling/config.json");
+    if !path.is_file() {
+        return Ok(last);
+    }
+    let read = |path: &Path| -> anyhow::Result<Value> {
+        let bytes = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        serde_json::from_slice(&bytes).with_context(|| format!("{}: is not valid JSON", path.display()))
+    };
+    let config = read(&path)?;
+    let on = |mode: &str| config[format!("pooling_mode_{mode}")] == true;
+    match (on("mean_tokens"), on("lasttoken")) {
+        (true, false) => Ok(Embedder { pooling: Pooling::Mean, ..last }),
+        (false, true) => {
+            // What the tokenizer puts after a text is what such models were trained to sum up in.
+            let parts = read(&opened.path.join("tokenizer.json"))?;
+            let after = parts["post_processor"]["single"].as_array().and_then(|single| single.last().cloned());
+            let name = after.and_then(|part| part["SpecialToken"]["id"].as_str().map(str::to_string));
+            Ok(Embedder { end: name.and_then(|name| opened.tokenizer().ok()?.id(&name)), ..last })
+        }
+        _ => bail!("{}: only the mean and the last token's row are understood", path.display()),
+    }
 }
 
 /// The first Ctrl-C lets answers finish, the second one ends the program.

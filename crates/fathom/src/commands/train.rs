@@ -9,6 +9,7 @@ use anyhow::bail;
 use train::export::{Storage, export};
 use train::pretrain::{Limits, peak, pretrain};
 use train::recipe::Recipe;
+use train::reinforce;
 use train::run::log::Line;
 use train::run::{End, Observer};
 use train::vocabulary::train_tokenizer;
@@ -35,6 +36,7 @@ enum Command {
     Reinforce(super::reinforce::Args),
     Tokenizer(Tokenizer),
     Export(Export),
+    Road(super::road::Args),
 }
 
 /// Train a tokenizer on the generated sources of a recipe
@@ -135,6 +137,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         Command::Reinforce(args) => super::reinforce::run(&args),
         Command::Export(args) => run_export(&args),
+        Command::Road(args) => super::road::run(&args),
     }
 }
 
@@ -143,8 +146,15 @@ fn run_export(args: &Export) -> anyhow::Result<ExitCode> {
         DtypeArg::Bf16 => Storage::Bf16,
         DtypeArg::F32 => Storage::F32,
     };
-    let run = export(&args.run, &args.out, storage, &mut |text| note(&format!("WARNING: {text}")))?;
-    print(&format!("{}: {} after step {}\n", args.out.display(), run.recipe.name, run.state.step))?;
+    let mut warn = |text: &str| note(&format!("WARNING: {text}"));
+    let (name, step) = if reinforce::report::is_run(&args.run) {
+        let (recipe, state) = reinforce::export(&args.run, &args.out, storage, &mut warn)?;
+        (recipe.name, state.step)
+    } else {
+        let run = export(&args.run, &args.out, storage, &mut warn)?;
+        (run.recipe.name, run.state.step)
+    };
+    print(&format!("{}: {name} after step {step}\n", args.out.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -186,14 +196,14 @@ fn run_pretrain(args: &Pretrain, kind: Kind) -> anyhow::Result<ExitCode> {
 }
 
 /// Steps as they are done, on standard error: on a terminal every one in place, elsewhere one now and then.
-struct Screen {
+pub(crate) struct Screen {
     terminal: bool,
     shown: Option<Instant>,
     open: bool,
 }
 
 impl Screen {
-    fn new() -> Screen {
+    pub(crate) fn new() -> Screen {
         Screen { terminal: std::io::stderr().is_terminal(), shown: None, open: false }
     }
 

@@ -2,6 +2,7 @@
 //! (`reference/cli_fixture.py` wrote it), what each says of bad input, and what a terminal gets to see.
 
 mod bench;
+mod built_in;
 #[cfg(unix)]
 mod chat;
 mod errors;

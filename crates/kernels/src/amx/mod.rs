@@ -9,12 +9,9 @@
 //! chains of fused multiply-adds that begin at zero, the two added, that added to the sum before; subnormal
 //! numbers count as zero. The order depends on depth alone, so a row alone and in a batch give the same bits.
 //!
-//! Nothing uses these yet: the integer and bfloat16 kernels have the panels that they multiply, but no machine with AMX
-//! was at hand to measure on.
+//! `gemm` multiplies bfloat16 with them, `int` bytes: 16-bit weights as two planes of bytes.
 //!
 //! [`emulator`] carries the instructions out on processors without them, for tests.
-
-#![allow(dead_code)] // see above
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
@@ -31,10 +28,11 @@ pub(crate) const TILE_BYTES: usize = 64;
 /// What is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Signed 8-bit inputs and weights, 32-bit sums.
-    SignedSigned,
     /// Signed 8-bit inputs, unsigned 8-bit weights, 32-bit sums.
-    SignedUnsigned,
+    Bytes,
+    /// The same, but the weights of the second panel are signed: the upper bytes of 16-bit weights whose
+    /// lower ones the first panel holds.
+    Planes,
     /// bfloat16, f32 sums.
     Bf16,
 }
@@ -91,17 +89,75 @@ struct Config {
     rows: [u8; 16],
 }
 
-/// Where the tiles of one product lie: `steps` steps in depth, each `depth_bytes` of inputs a row.
+/// Where the tiles of one product lie, in bytes: `steps` steps in depth.
 #[derive(Clone, Copy)]
 pub(crate) struct Operands {
-    /// Inputs: up to two blocks of rows, `input_stride` bytes from row to row; a step on is `depth_bytes`.
+    /// Inputs: up to two blocks of rows.
     pub(crate) inputs: [*const u8; 2],
-    /// Bytes from one row of inputs to the next.
+    /// From one row of inputs to the next.
     pub(crate) input_stride: usize,
-    /// Weights: up to two panels of 16 outputs, rows of 64 bytes one after the other.
+    /// From one step of inputs to the next.
+    pub(crate) input_step: usize,
+    /// Weights: up to two panels of 16 outputs; a step on is as many rows of them as a step has.
     pub(crate) weights: [*const u8; 2],
+    /// From one row of weights to the next.
+    pub(crate) weight_stride: usize,
     /// Steps in depth.
     pub(crate) steps: usize,
+}
+
+/// A line of the loop that is there where a shape has two blocks (or panels).
+macro_rules! second {
+    (one, $($line:tt)*) => { "" };
+    (two, $($line:tt)*) => { $($line)* };
+}
+
+/// The loop over depth for up to two blocks of rows and two panels, whose products are the instructions
+/// `$first` and `$second`. The three operands of a product must be different tiles.
+macro_rules! depth_loop {
+    ($tiles:ident, $from:ident, $blocks:tt, $panels:tt, $first:literal, $second:literal) => {
+        asm!(
+            "2:",
+            "tileloadd tmm4, [{a0} + {a_stride}*1]",
+            "tileloadd tmm6, [{b0} + {b_stride}*1]",
+            concat!($first, " tmm0, tmm4, tmm6"),
+            second!($panels, "tileloadd tmm7, [{b1} + {b_stride}*1]"),
+            second!($panels, concat!($second, " tmm1, tmm4, tmm7")),
+            second!($blocks, "tileloadd tmm5, [{a1} + {a_stride}*1]"),
+            second!($blocks, concat!($first, " tmm2, tmm5, tmm6")),
+            second!($blocks, second!($panels, concat!($second, " tmm3, tmm5, tmm7"))),
+            "add {a0}, {a_step}",
+            "add {a1}, {a_step}",
+            "add {b0}, {b_step}",
+            "add {b1}, {b_step}",
+            "dec {steps}",
+            "jnz 2b",
+            a0 = inout(reg) $from.inputs[0] => _,
+            a1 = inout(reg) $from.inputs[1] => _,
+            b0 = inout(reg) $from.weights[0] => _,
+            b1 = inout(reg) $from.weights[1] => _,
+            a_stride = in(reg) $from.input_stride,
+            b_stride = in(reg) $from.weight_stride,
+            a_step = in(reg) $from.input_step,
+            b_step = in(reg) $tiles.depth_bytes / 4 * $from.weight_stride,
+            steps = inout(reg) $from.steps => _,
+            options(nostack, readonly),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+        )
+    };
+}
+
+/// The loop for as many blocks and panels as there are.
+macro_rules! shapes {
+    ($tiles:ident, $panels:ident, $from:ident, $first:literal, $second:literal) => {
+        match ($tiles.rows[1] > 0, $panels) {
+            (false, 1) => depth_loop!($tiles, $from, one, one, $first, $second),
+            (false, _) => depth_loop!($tiles, $from, one, two, $first, $second),
+            (true, 1) => depth_loop!($tiles, $from, two, one, $first, $second),
+            (true, _) => depth_loop!($tiles, $from, two, two, $first, $second),
+        }
+    };
 }
 
 impl Tiles {
@@ -154,11 +210,6 @@ impl Tiles {
         }
     }
 
-    /// Rows of inputs in both blocks.
-    pub(crate) fn rows(&self) -> [usize; 2] {
-        self.rows
-    }
-
     /// All sums zero.
     ///
     /// # Safety
@@ -180,27 +231,21 @@ impl Tiles {
     /// As [`Tiles::new`]; all rows, panels and steps that the shapes name are readable.
     #[inline(always)]
     pub(crate) unsafe fn multiply(&mut self, kind: Kind, panels: usize, from: &Operands) {
-        debug_assert!((1..=2).contains(&panels));
+        assert!((1..=2).contains(&panels), "{panels} panels");
+        if from.steps == 0 {
+            return;
+        }
         // SAFETY: the caller's promises.
         unsafe {
-            match (kind, self.rows[1] > 0, panels) {
-                (Kind::SignedSigned, false, 1) => self.one_by_one_ss(from),
-                (Kind::SignedSigned, false, _) => self.one_by_two_ss(from),
-                (Kind::SignedSigned, true, 1) => self.two_by_one_ss(from),
-                (Kind::SignedSigned, true, _) => self.two_by_two_ss(from),
-                (Kind::SignedUnsigned, false, 1) => self.one_by_one_su(from),
-                (Kind::SignedUnsigned, false, _) => self.one_by_two_su(from),
-                (Kind::SignedUnsigned, true, 1) => self.two_by_one_su(from),
-                (Kind::SignedUnsigned, true, _) => self.two_by_two_su(from),
-                (Kind::Bf16, false, 1) => self.one_by_one_bf16(from),
-                (Kind::Bf16, false, _) => self.one_by_two_bf16(from),
-                (Kind::Bf16, true, 1) => self.two_by_one_bf16(from),
-                (Kind::Bf16, true, _) => self.two_by_two_bf16(from),
+            match kind {
+                Kind::Bytes => shapes!(self, panels, from, "tdpbsud", "tdpbsud"),
+                Kind::Planes => shapes!(self, panels, from, "tdpbsud", "tdpbssd"),
+                Kind::Bf16 => shapes!(self, panels, from, "tdpbf16ps", "tdpbf16ps"),
             }
         }
     }
 
-    /// Reads or writes the sums of panel `panel`: `[rows, 16]` of 32 bits for each block, rows
+    /// Writes the sums of panel `panel`: `[rows, 16]` of 32 bits for each block, rows
     /// `stride_bytes` apart.
     ///
     /// # Safety
@@ -261,139 +306,6 @@ impl Drop for Tiles {
     }
 }
 
-/// The loops over depth for one kind of product. The three operands of a product must be different tiles.
-macro_rules! loops {
-    ($product:literal, $one_by_one:ident, $one_by_two:ident, $two_by_one:ident, $two_by_two:ident) => {
-        impl Tiles {
-            #[inline(always)]
-            unsafe fn $one_by_one(&mut self, from: &Operands) {
-                // SAFETY: the promises of `multiply`.
-                unsafe {
-                    asm!(
-                        "2:",
-                        "tileloadd tmm4, [{a0} + {a_stride}*1]",
-                        "tileloadd tmm6, [{b0} + {b_stride}*1]",
-                        concat!($product, " tmm0, tmm4, tmm6"),
-                        "add {a0}, {a_step}",
-                        "add {b0}, {b_step}",
-                        "dec {steps}",
-                        "jnz 2b",
-                        a0 = inout(reg) from.inputs[0] => _,
-                        b0 = inout(reg) from.weights[0] => _,
-                        a_stride = in(reg) from.input_stride,
-                        b_stride = in(reg) TILE_BYTES,
-                        a_step = in(reg) self.depth_bytes,
-                        b_step = in(reg) self.depth_bytes / 4 * TILE_BYTES,
-                        steps = inout(reg) from.steps => _,
-                        options(nostack, readonly),
-                        out("tmm0") _, out("tmm4") _, out("tmm6") _,
-                    );
-                }
-            }
-
-            #[inline(always)]
-            unsafe fn $one_by_two(&mut self, from: &Operands) {
-                // SAFETY: the promises of `multiply`.
-                unsafe {
-                    asm!(
-                        "2:",
-                        "tileloadd tmm4, [{a0} + {a_stride}*1]",
-                        "tileloadd tmm6, [{b0} + {b_stride}*1]",
-                        concat!($product, " tmm0, tmm4, tmm6"),
-                        "tileloadd tmm7, [{b1} + {b_stride}*1]",
-                        concat!($product, " tmm1, tmm4, tmm7"),
-                        "add {a0}, {a_step}",
-                        "add {b0}, {b_step}",
-                        "add {b1}, {b_step}",
-                        "dec {steps}",
-                        "jnz 2b",
-                        a0 = inout(reg) from.inputs[0] => _,
-                        b0 = inout(reg) from.weights[0] => _,
-                        b1 = inout(reg) from.weights[1] => _,
-                        a_stride = in(reg) from.input_stride,
-                        b_stride = in(reg) TILE_BYTES,
-                        a_step = in(reg) self.depth_bytes,
-                        b_step = in(reg) self.depth_bytes / 4 * TILE_BYTES,
-                        steps = inout(reg) from.steps => _,
-                        options(nostack, readonly),
-                        out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-                    );
-                }
-            }
-
-            #[inline(always)]
-            unsafe fn $two_by_one(&mut self, from: &Operands) {
-                // SAFETY: the promises of `multiply`.
-                unsafe {
-                    asm!(
-                        "2:",
-                        "tileloadd tmm6, [{b0} + {b_stride}*1]",
-                        "tileloadd tmm4, [{a0} + {a_stride}*1]",
-                        concat!($product, " tmm0, tmm4, tmm6"),
-                        "tileloadd tmm5, [{a1} + {a_stride}*1]",
-                        concat!($product, " tmm2, tmm5, tmm6"),
-                        "add {a0}, {a_step}",
-                        "add {a1}, {a_step}",
-                        "add {b0}, {b_step}",
-                        "dec {steps}",
-                        "jnz 2b",
-                        a0 = inout(reg) from.inputs[0] => _,
-                        a1 = inout(reg) from.inputs[1] => _,
-                        b0 = inout(reg) from.weights[0] => _,
-                        a_stride = in(reg) from.input_stride,
-                        b_stride = in(reg) TILE_BYTES,
-                        a_step = in(reg) self.depth_bytes,
-                        b_step = in(reg) self.depth_bytes / 4 * TILE_BYTES,
-                        steps = inout(reg) from.steps => _,
-                        options(nostack, readonly),
-                        out("tmm0") _, out("tmm2") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
-                    );
-                }
-            }
-
-            #[inline(always)]
-            unsafe fn $two_by_two(&mut self, from: &Operands) {
-                // SAFETY: the promises of `multiply`.
-                unsafe {
-                    asm!(
-                        "2:",
-                        "tileloadd tmm4, [{a0} + {a_stride}*1]",
-                        "tileloadd tmm6, [{b0} + {b_stride}*1]",
-                        concat!($product, " tmm0, tmm4, tmm6"),
-                        "tileloadd tmm7, [{b1} + {b_stride}*1]",
-                        concat!($product, " tmm1, tmm4, tmm7"),
-                        "tileloadd tmm5, [{a1} + {a_stride}*1]",
-                        concat!($product, " tmm2, tmm5, tmm6"),
-                        concat!($product, " tmm3, tmm5, tmm7"),
-                        "add {a0}, {a_step}",
-                        "add {a1}, {a_step}",
-                        "add {b0}, {b_step}",
-                        "add {b1}, {b_step}",
-                        "dec {steps}",
-                        "jnz 2b",
-                        a0 = inout(reg) from.inputs[0] => _,
-                        a1 = inout(reg) from.inputs[1] => _,
-                        b0 = inout(reg) from.weights[0] => _,
-                        b1 = inout(reg) from.weights[1] => _,
-                        a_stride = in(reg) from.input_stride,
-                        b_stride = in(reg) TILE_BYTES,
-                        a_step = in(reg) self.depth_bytes,
-                        b_step = in(reg) self.depth_bytes / 4 * TILE_BYTES,
-                        steps = inout(reg) from.steps => _,
-                        options(nostack, readonly),
-                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    );
-                }
-            }
-        }
-    };
-}
-
-loops!("tdpbssd", one_by_one_ss, one_by_two_ss, two_by_one_ss, two_by_two_ss);
-loops!("tdpbsud", one_by_one_su, one_by_two_su, two_by_one_su, two_by_two_su);
-loops!("tdpbf16ps", one_by_one_bf16, one_by_two_bf16, two_by_one_bf16, two_by_two_bf16);
-
 #[cfg(all(test, feature = "emulate-amx"))]
 mod tests {
     use super::*;
@@ -426,7 +338,7 @@ mod tests {
     fn byte_products_are_exact_for_every_shape() {
         start();
         let mut noise = Noise(1);
-        for kind in [Kind::SignedSigned, Kind::SignedUnsigned] {
+        for kind in [Kind::Bytes, Kind::Planes] {
             for (rows, depth, steps, panels) in [
                 ([1, 0], 64, 1, 1),
                 ([16, 16], 64, 5, 2),
@@ -441,7 +353,9 @@ mod tests {
                 let from = Operands {
                     inputs: [x.as_ptr(), x[rows[0] * cols..].as_ptr()],
                     input_stride: cols,
+                    input_step: depth,
                     weights: [w[0].as_ptr(), w[panels - 1].as_ptr()],
+                    weight_stride: TILE_BYTES,
                     steps,
                 };
                 // SAFETY: the emulator is installed; all sizes as the shapes say.
@@ -453,13 +367,14 @@ mod tests {
                         tiles.store(panel, sums.as_mut_ptr().cast(), TILE_BYTES);
                     }
                 }
-                for (w, sums) in w.iter().zip(&sums) {
+                for (panel, (w, sums)) in w.iter().zip(&sums).enumerate() {
                     for (i, &sum) in sums.iter().enumerate() {
                         let (m, n) = (i / TILE, i % TILE);
                         let expected: i32 = (0..cols)
                             .map(|k| {
                                 let w = weight(w, k, n);
-                                let w = if kind == Kind::SignedSigned { i32::from(w as i8) } else { i32::from(w) };
+                                let signed = kind == Kind::Planes && panel == 1;
+                                let w = if signed { i32::from(w as i8) } else { i32::from(w) };
                                 i32::from(x[m * cols + k] as i8) * w
                             })
                             .sum();
@@ -484,7 +399,9 @@ mod tests {
         let from = Operands {
             inputs: [x.as_ptr().cast(), x[16 * cols..].as_ptr().cast()],
             input_stride: 2 * cols,
+            input_step: 64,
             weights: [w.as_ptr().cast(); 2],
+            weight_stride: TILE_BYTES,
             steps: cols / 32,
         };
         // SAFETY: the emulator is installed; all sizes as the shapes say.

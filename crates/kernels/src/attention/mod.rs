@@ -11,8 +11,11 @@
 //! Multi-head, grouped-query and latent attention are one kernel: in the latent form (DeepSeek-V2,
 //! section 2.1) all heads share one key row, whose first part is also the value.
 
+#[cfg(target_arch = "x86_64")]
+mod dots;
 mod index;
 mod plane;
+mod rounded;
 mod sums;
 mod tile;
 
@@ -27,7 +30,7 @@ use sums::Sums;
 use tile::{Scratch, fold_segments, merge_parts, part_len, write_out};
 
 pub use index::index_scores;
-pub use plane::{CacheFormat, INT8_GROUP, PAGE_LEN, Plane};
+pub use plane::{CacheFormat, Factors, INT8_GROUP, PAGE_LEN, Plane};
 
 /// Positions in a segment: whole pages.
 pub const SEGMENT_LEN: usize = 256;
@@ -71,6 +74,22 @@ pub enum Cached<'a> {
     Separate(&'a Plane, &'a Plane),
     /// One row of `key_dim` a position for all heads; its first `value_dim` elements are the value.
     Latent(&'a Plane),
+}
+
+impl Cached<'_> {
+    /// How it is multiplied.
+    ///
+    /// # Panics
+    /// If keys and values do not agree.
+    fn factors(&self) -> Factors {
+        match self {
+            Cached::Latent(plane) => plane.factors(),
+            Cached::Separate(keys, values) => {
+                assert_eq!(keys.factors(), values.factors(), "factors of keys and values");
+                keys.factors()
+            }
+        }
+    }
 }
 
 /// Which positions each row of the batch may see besides the causal and window rules: sorted
@@ -130,7 +149,7 @@ pub fn attend_with(
     assert_eq!(q.len(), total * shape.heads * shape.key_dim, "queries of {total} tokens");
     assert_eq!(out.len(), total * shape.heads * shape.value_dim, "outputs of {total} tokens");
     let plan = Plan::new(pool.threads(), shape, chunks, selection.is_some());
-    let call = Call { shape, q, cached, sinks, selection };
+    let call = Call { shape, q, cached, sinks, selection, rounded: cached.factors() == Factors::Bf16 };
     if plan.tasks.len() == plan.tiles.len() {
         attend_whole(isa, pool, &call, &plan, out);
     } else {
@@ -145,6 +164,22 @@ struct Call<'a> {
     cached: Cached<'a>,
     sinks: Option<&'a [f32]>,
     selection: Selection<'a>,
+    /// In bfloat16.
+    rounded: bool,
+}
+
+impl Call<'_> {
+    /// Whether it is computed with dot products of bfloat16. Not where there is AMX: those processors' vectors
+    /// multiply floats faster than pairs of bfloat16.
+    fn has_dots(&self, isa: Isa) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.rounded && isa == Isa::Avx512 && is_x86_feature_detected!("avx512bf16");
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let _ = isa;
+            false
+        }
+    }
 }
 
 /// Some tokens of one chunk and some query heads of one key head.
@@ -227,18 +262,22 @@ thread_local! {
     static PARTS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What all tasks of a call write, each its own places.
-type Outputs<'a> = SharedMut<'a, f32>;
-
 /// A task for each tile.
 fn attend_whole(isa: Isa, pool: &Pool, call: &Call, plan: &Plan, out: &mut [f32]) {
     let out = &SharedMut::new(out);
+    let dots = call.has_dots(isa);
     pool.run(plan.tiles.len(), |i| {
         let tile = &plan.tiles[i];
         SCRATCH.with_borrow_mut(|scratch| {
+            #[cfg(target_arch = "x86_64")]
+            if dots {
+                // SAFETY: the processor has the instructions, and tiles are different places.
+                return unsafe { whole_tile_by_dots(call, tile, out, scratch) };
+            }
+            let _ = dots;
             dispatch!(
                 isa,
-                whole_tile(call: &Call<'_>, tile: &Tile<'_>, out: &Outputs<'_>, scratch: &mut Scratch)
+                whole_tile(call: &Call<'_>, tile: &Tile<'_>, out: &SharedMut<'_, f32>, scratch: &mut Scratch)
             );
         });
     });
@@ -250,7 +289,19 @@ fn attend_whole(isa: Isa, pool: &Pool, call: &Call, plan: &Plan, out: &mut [f32]
 unsafe fn whole_tile<V: Sums>(call: &Call, tile: &Tile, out: &SharedMut<f32>, scratch: &mut Scratch) {
     // SAFETY: the caller's promise.
     unsafe {
-        fold_segments::<V>(call, tile, scratch);
+        fold_segments::<V, false>(call, tile, scratch);
+        write_out(call, tile, &scratch.total, out);
+    }
+}
+
+/// # Safety
+/// As [`whole_tile`], with AVX512-BF16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn whole_tile_by_dots(call: &Call, tile: &Tile, out: &SharedMut<f32>, scratch: &mut Scratch) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        fold_segments::<crate::lanes::Avx512, true>(call, tile, scratch);
         write_out(call, tile, &scratch.total, out);
     }
 }
@@ -267,6 +318,7 @@ fn attend_split(isa: Isa, pool: &Pool, call: &Call, plan: &Plan, parts: &mut Vec
     if parts.len() < total {
         parts.resize(total, 0.0);
     }
+    let dots = call.has_dots(isa);
     let left: Vec<AtomicUsize> = plan.tiles.iter().map(|tile| AtomicUsize::new(tile.segments.len())).collect();
     let (out, parts) = (&SharedMut::new(out), &SharedMut::new(&mut parts[..total]));
     pool.run(plan.tasks.len(), |i| {
@@ -277,10 +329,7 @@ fn attend_split(isa: Isa, pool: &Pool, call: &Call, plan: &Plan, parts: &mut Vec
             {
                 // SAFETY: the parts of different tasks do not overlap, and the one who merges them comes later.
                 let part = unsafe { parts.range(place, len) };
-                dispatch!(
-                    isa,
-                    one_segment(call: &Call<'_>, tile: &Tile<'_>, number: usize, s: &mut Scratch, part: &mut [f32])
-                );
+                segment_by(isa, dots, call, tile, number, s, part);
             }
             // Release what was written, acquire what the others wrote.
             if left[of].fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -300,7 +349,33 @@ fn attend_split(isa: Isa, pool: &Pool, call: &Call, plan: &Plan, parts: &mut Vec
 unsafe fn one_segment<V: Sums>(call: &Call, tile: &Tile, segment: usize, scratch: &mut Scratch, part: &mut [f32]) {
     // SAFETY: the caller's promise.
     unsafe {
-        scratch.take_queries(call, tile);
-        tile::segment::<V>(call, tile, segment, scratch, part);
+        scratch.take_queries::<false>(call, tile);
+        tile::segment::<V, false>(call, tile, segment, scratch, part);
+    }
+}
+
+/// One segment with the kernels of `isa`, and dot products where `dots` says that the processor has them.
+fn segment_by(isa: Isa, dots: bool, call: &Call, tile: &Tile, number: usize, s: &mut Scratch, part: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if dots {
+        // SAFETY: the processor has the instructions.
+        return unsafe { one_segment_by_dots(call, tile, number, s, part) };
+    }
+    let _ = dots;
+    dispatch!(
+        isa,
+        one_segment(call: &Call<'_>, tile: &Tile<'_>, number: usize, s: &mut Scratch, part: &mut [f32])
+    );
+}
+
+/// # Safety
+/// The processor has AVX512-BF16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn one_segment_by_dots(call: &Call, tile: &Tile, number: usize, s: &mut Scratch, part: &mut [f32]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        s.take_queries::<true>(call, tile);
+        tile::segment::<crate::lanes::Avx512, true>(call, tile, number, s, part);
     }
 }

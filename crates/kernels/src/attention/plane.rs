@@ -9,6 +9,8 @@ use std::ops::Range;
 use half::bf16;
 use half::vec::HalfBitsVecExt;
 
+use crate::gemm::f32_to_bf16;
+
 /// Positions in a page of the cache, and in a block of the softmax.
 pub const PAGE_LEN: usize = 64;
 
@@ -47,9 +49,19 @@ impl CacheFormat {
     }
 }
 
+/// What attention multiplies of what a plane holds, and of the queries and weights that it meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Factors {
+    /// The floats that the rows stand for, in f32.
+    Exact,
+    /// Queries, keys, values and softmax weights are rounded to bfloat16; sums are f32.
+    Bf16,
+}
+
 /// Cached rows of one kind of one layer, in pages of [`PAGE_LEN`] rows of `width` elements.
 pub struct Plane {
     width: usize,
+    factors: Factors,
     rows: Rows,
 }
 
@@ -70,7 +82,41 @@ impl Plane {
             CacheFormat::BF16 => Rows::BF16(vec![0u16; count * width].reinterpret_into()),
             CacheFormat::Int8 => Rows::Int8(vec![0; count * width], vec![0.0; count * width.div_ceil(INT8_GROUP)]),
         };
-        Plane { width, rows }
+        Plane { width, factors: Factors::Exact, rows }
+    }
+
+    /// The same rows, which attention multiplies as `factors` says.
+    pub fn with_factors(self, factors: Factors) -> Plane {
+        Plane { factors, ..self }
+    }
+
+    /// As [`Plane::with_factors`].
+    pub fn set_factors(&mut self, factors: Factors) {
+        self.factors = factors;
+    }
+
+    /// How rows are stored.
+    pub fn format(&self) -> CacheFormat {
+        match self.rows {
+            Rows::F32(_) => CacheFormat::F32,
+            Rows::BF16(_) => CacheFormat::BF16,
+            Rows::Int8(..) => CacheFormat::Int8,
+        }
+    }
+
+    /// How attention multiplies its rows.
+    pub fn factors(&self) -> Factors {
+        self.factors
+    }
+
+    /// Whether rows are of this width in this format.
+    pub fn is(&self, format: CacheFormat, width: usize) -> bool {
+        let own = match &self.rows {
+            Rows::F32(_) => CacheFormat::F32,
+            Rows::BF16(_) => CacheFormat::BF16,
+            Rows::Int8(..) => CacheFormat::Int8,
+        };
+        (own, self.width) == (format, width)
     }
 
     /// Elements of a row.
@@ -118,6 +164,57 @@ impl Plane {
         }
     }
 
+    /// Bytes of a page, as [`Plane::page_to_bytes`] writes them.
+    pub fn page_bytes(&self) -> usize {
+        let format = match self.rows {
+            Rows::F32(_) => CacheFormat::F32,
+            Rows::BF16(_) => CacheFormat::BF16,
+            Rows::Int8(..) => CacheFormat::Int8,
+        };
+        format.row_bytes(self.width) * PAGE_LEN
+    }
+
+    /// Appends what page `page` holds, bit for bit, in little-endian order: rows, then scales.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub fn page_to_bytes(&self, page: u32, out: &mut Vec<u8>) {
+        let span = |width: usize| page as usize * PAGE_LEN * width..(page as usize + 1) * PAGE_LEN * width;
+        match &self.rows {
+            Rows::F32(rows) => out.extend(rows[span(self.width)].iter().flat_map(|v| v.to_le_bytes())),
+            Rows::BF16(rows) => out.extend(rows[span(self.width)].iter().flat_map(|v| v.to_le_bytes())),
+            Rows::Int8(rows, scales) => {
+                out.extend(rows[span(self.width)].iter().map(|&v| v as u8));
+                out.extend(scales[span(self.width.div_ceil(INT8_GROUP))].iter().flat_map(|v| v.to_le_bytes()));
+            }
+        }
+    }
+
+    /// Makes page `page` hold what [`Plane::page_to_bytes`] wrote.
+    ///
+    /// # Panics
+    /// If there is no such page, or `bytes` are not [`Plane::page_bytes`] long.
+    pub fn page_from_bytes(&mut self, page: u32, bytes: &[u8]) {
+        assert_eq!(bytes.len(), self.page_bytes(), "bytes of a page");
+        let span = |width: usize| page as usize * PAGE_LEN * width..(page as usize + 1) * PAGE_LEN * width;
+        let floats = |to: &mut [f32], bytes: &[u8]| {
+            let from = bytes.as_chunks::<4>().0;
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = f32::from_le_bytes(*from));
+        };
+        match &mut self.rows {
+            Rows::F32(rows) => floats(&mut rows[span(self.width)], bytes),
+            Rows::BF16(rows) => {
+                let from = bytes.as_chunks::<2>().0;
+                rows[span(self.width)].iter_mut().zip(from).for_each(|(to, from)| *to = bf16::from_le_bytes(*from));
+            }
+            Rows::Int8(rows, scales) => {
+                let (elements, rest) = bytes.split_at(PAGE_LEN * self.width);
+                rows[span(self.width)].iter_mut().zip(elements).for_each(|(to, &from)| *to = from as i8);
+                floats(&mut scales[span(self.width.div_ceil(INT8_GROUP))], rest);
+            }
+        }
+    }
+
     /// Columns `cols` of the rows `rows` of page `page` as floats, one after the other, `stride` apart in
     /// `out`; what lies between them is zero.
     #[inline(always)] // for the caller's instruction set
@@ -127,6 +224,29 @@ impl Plane {
             let (to, rest) = out.split_at_mut(cols.len());
             self.read(first + usize::from(row), cols.clone(), to);
             rest.fill(0.0);
+        }
+    }
+
+    /// As [`Plane::load`], in bfloat16.
+    #[inline(always)] // for the caller's instruction set
+    pub(super) fn load_halves(&self, page: u32, rows: &[u8], cols: Range<usize>, out: &mut [u16], stride: usize) {
+        let first = page as usize * PAGE_LEN;
+        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(stride)) {
+            let (to, rest) = out.split_at_mut(cols.len());
+            let number = first + usize::from(row);
+            if let Rows::BF16(rows) = &self.rows {
+                let from = &rows[number * self.width + cols.start..number * self.width + cols.end];
+                to.iter_mut().zip(from).for_each(|(to, v)| *to = v.to_bits());
+            } else {
+                let mut floats = [0.0f32; INT8_GROUP];
+                for (i, to) in to.chunks_mut(INT8_GROUP).enumerate() {
+                    let start = cols.start + i * INT8_GROUP;
+                    let floats = &mut floats[..to.len()];
+                    self.read(number, start..start + to.len(), floats);
+                    to.iter_mut().zip(floats).for_each(|(to, v)| *to = f32_to_bf16(*v));
+                }
+            }
+            rest.fill(0);
         }
     }
 
@@ -243,6 +363,13 @@ mod tests {
         plane.row(&[1], 5, &mut out);
         plane.row(&[0], 5, &mut copied);
         assert!(out.iter().zip(&copied).all(|(a, b)| a.to_bits() == b.to_bits()));
+        // Through bytes into another plane.
+        let (mut bytes, mut other, mut read) = (Vec::new(), Plane::new(format, row.len(), 3), vec![0.0; row.len()]);
+        plane.page_to_bytes(1, &mut bytes);
+        assert_eq!(bytes.len(), plane.page_bytes());
+        other.page_from_bytes(2, &bytes);
+        other.row(&[2], 5, &mut read);
+        assert!(out.iter().zip(&read).all(|(a, b)| a.to_bits() == b.to_bits()));
         out
     }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::plane::{PAGE_LEN, Plane};
 use super::sums::{Sums, Weights, add_weighted};
-use super::{Cached, Call, SEGMENT_LEN, Shape, TILE_ROWS, Tile};
+use super::{Cached, Call, SEGMENT_LEN, Shape, TILE_ROWS, Tile, rounded};
 use crate::ops::exp;
 use crate::pool::SharedMut;
 use crate::tile::{ROW_STEP, Rows, multiply, room};
@@ -16,13 +16,15 @@ use crate::tile::{ROW_STEP, Rows, multiply, room};
 #[derive(Default)]
 pub(super) struct Scratch {
     /// `[PAGE_LEN, padded key_dim]`
-    keys: Vec<f32>,
+    pub(super) keys: Vec<f32>,
     /// `[ROW_STEP, padded value_dim]`; unused where a value is the first part of the key.
-    values: Vec<f32>,
+    pub(super) values: Vec<f32>,
     /// `[rows, padded key_dim]`
-    queries: Vec<f32>,
+    pub(super) queries: Vec<f32>,
     /// `[rows, PAGE_LEN]`
-    scores: Vec<f32>,
+    pub(super) scores: Vec<f32>,
+    /// For attention in bfloat16.
+    pub(super) rounded: rounded::Buffers,
     /// What is added to which rows.
     runs: Vec<Run>,
     /// A part: the segment at hand.
@@ -36,7 +38,7 @@ pub(super) fn part_len(shape: &Shape, rows: usize) -> usize {
     rows * (2 + padded(shape.value_dim))
 }
 
-fn padded(len: usize) -> usize {
+pub(super) fn padded(len: usize) -> usize {
     len.next_multiple_of(16)
 }
 
@@ -57,7 +59,11 @@ impl<'a> PartMut<'a> {
 
 impl Scratch {
     /// Copies the tile's queries, padded with zeros.
-    pub(super) fn take_queries(&mut self, call: &Call, tile: &Tile) {
+    #[inline(always)] // for the caller's instruction set
+    pub(super) fn take_queries<const DOTS: bool>(&mut self, call: &Call, tile: &Tile) {
+        if DOTS || call.rounded {
+            return rounded::take_queries::<DOTS>(call, tile, self);
+        }
         let (dim, pad, rows) = (call.shape.key_dim, padded(call.shape.key_dim), tile.rows());
         let queries = room(&mut self.queries, rows * pad);
         for (row, to) in queries.chunks_exact_mut(pad).enumerate() {
@@ -71,17 +77,17 @@ impl Scratch {
 /// All segments of a tile, merged into `s.total`.
 ///
 /// # Safety
-/// The processor has `V`'s instruction set.
+/// The processor has `V`'s instruction set, and (`DOTS`) AVX512-BF16 for a call that is rounded.
 #[inline(always)]
-pub(super) unsafe fn fold_segments<V: Sums>(call: &Call, tile: &Tile, s: &mut Scratch) {
+pub(super) unsafe fn fold_segments<V: Sums, const DOTS: bool>(call: &Call, tile: &Tile, s: &mut Scratch) {
     let len = part_len(call.shape, tile.rows());
-    s.take_queries(call, tile);
+    s.take_queries::<DOTS>(call, tile);
     let (mut part, mut total) = (std::mem::take(&mut s.part), std::mem::take(&mut s.total));
     start_total(call, tile, room(&mut total, len));
     for number in tile.segments.clone() {
         let part = room(&mut part, len);
         // SAFETY: the caller's promise.
-        unsafe { segment::<V>(call, tile, number, s, part) };
+        unsafe { segment::<V, DOTS>(call, tile, number, s, part) };
         merge(tile.rows(), &mut total[..len], part);
     }
     (s.part, s.total) = (part, total);
@@ -151,9 +157,16 @@ pub(super) unsafe fn write_out(call: &Call, tile: &Tile, total: &[f32], out: &Sh
 /// One segment of a tile whose queries were taken.
 ///
 /// # Safety
-/// The processor has `V`'s instruction set.
+/// As [`fold_segments`].
 #[inline(always)]
-pub(super) unsafe fn segment<V: Sums>(call: &Call, tile: &Tile, number: usize, s: &mut Scratch, part: &mut [f32]) {
+pub(super) unsafe fn segment<V: Sums, const DOTS: bool>(
+    call: &Call,
+    tile: &Tile,
+    number: usize,
+    s: &mut Scratch,
+    part: &mut [f32],
+) {
+    let in_bf16 = DOTS || call.rounded;
     let (rows, last) = (tile.rows(), tile.chunk.position + tile.chunk.rows - 1);
     room(&mut s.scores, rows * PAGE_LEN);
     let PartMut { max, sum, acc } = PartMut::of(part, rows);
@@ -172,24 +185,32 @@ pub(super) unsafe fn segment<V: Sums>(call: &Call, tile: &Tile, number: usize, s
         let here = Page { page, next, slots };
         // SAFETY: the instruction set is the caller's promise.
         unsafe {
-            page_scores::<V>(call, tile, &here, s);
+            if in_bf16 {
+                rounded::page_scores::<V, DOTS>(call, tile, &seen, &here, s);
+            } else {
+                page_scores::<V>(call, tile, &seen, &here, s);
+            }
             for row in 0..rows {
                 let scores = s.scores[row * PAGE_LEN..].first_chunk_mut().expect("a row of scores");
                 let part = (&mut max[row], &mut sum[row]);
-                take_scores::<V>(seen.of_row(tile, row), scores, part, acc, rows, row);
+                take_scores::<V>(seen.of_row(tile, row), scores, part, acc, (rows, row), in_bf16);
             }
-            add_values::<V>(call, tile, &seen, &here, s, acc);
+            if in_bf16 {
+                rounded::add_values::<V, DOTS>(call, tile, &seen, &here, s, acc);
+            } else {
+                add_values::<V>(call, tile, &seen, &here, s, acc);
+            }
         }
     }
 }
 
 /// What a tile's tokens see of a page: bit `i` is position `i`.
-struct Seen {
+pub(super) struct Seen {
     /// Of each token.
-    tokens: [u64; TILE_ROWS],
+    pub(super) tokens: [u64; TILE_ROWS],
     /// Of any, and of all.
-    any: u64,
-    all: u64,
+    pub(super) any: u64,
+    pub(super) all: u64,
 }
 
 impl Seen {
@@ -206,6 +227,13 @@ impl Seen {
             seen.all &= *bits;
         }
         seen
+    }
+
+    /// Whether any of some rows sees this position or one after it.
+    #[inline(always)]
+    pub(super) fn by_rows(&self, tile: &Tile, rows: Range<usize>, slot: u8) -> bool {
+        let tokens = rows.start / tile.heads..(rows.end - 1) / tile.heads + 1;
+        self.tokens[tokens].iter().any(|bits| bits >> slot != 0)
     }
 
     #[inline(always)]
@@ -227,9 +255,9 @@ fn chosen(positions: &[u32], base: usize) -> u64 {
 }
 
 /// The positions of a page that are unpacked, in rising order.
-struct Slots {
-    list: [u8; PAGE_LEN],
-    count: usize,
+pub(super) struct Slots {
+    pub(super) list: [u8; PAGE_LEN],
+    pub(super) count: usize,
 }
 
 impl Slots {
@@ -265,17 +293,46 @@ fn shared_values(call: &Call) -> bool {
 
 /// A page of the tile's sequence: which of its positions are computed, and the page after it, which is
 /// brought near meanwhile.
-struct Page {
-    page: usize,
+pub(super) struct Page {
+    pub(super) page: usize,
     next: Option<usize>,
-    slots: Slots,
+    pub(super) slots: Slots,
 }
 
 impl Page {
     /// Unpacks columns `cols` of the positions `range` of the list into `to`, `stride` apart.
     #[inline(always)] // for the caller's instruction set
-    fn load(&self, tile: &Tile, plane: &Plane, cols: Range<usize>, range: Range<usize>, to: &mut [f32], stride: usize) {
+    pub(super) fn load(
+        &self,
+        tile: &Tile,
+        plane: &Plane,
+        cols: Range<usize>,
+        range: Range<usize>,
+        to: &mut [f32],
+        stride: usize,
+    ) {
         plane.load(tile.chunk.pages[self.page], &self.slots.list[range.clone()], cols.clone(), to, stride);
+        self.bring_next(tile, plane, cols, range);
+    }
+
+    /// The same in bfloat16.
+    #[inline(always)] // for the caller's instruction set
+    pub(super) fn load_halves(
+        &self,
+        tile: &Tile,
+        plane: &Plane,
+        cols: Range<usize>,
+        range: Range<usize>,
+        to: &mut [u16],
+        stride: usize,
+    ) {
+        plane.load_halves(tile.chunk.pages[self.page], &self.slots.list[range.clone()], cols.clone(), to, stride);
+        self.bring_next(tile, plane, cols, range);
+    }
+
+    /// The same rows of the next page come near meanwhile.
+    #[inline(always)]
+    fn bring_next(&self, tile: &Tile, plane: &Plane, cols: Range<usize>, range: Range<usize>) {
         if let Some(next) = self.next {
             plane.prefetch(tile.chunk.pages[next], range, cols);
         }
@@ -283,7 +340,7 @@ impl Page {
 }
 
 /// Where a tile's keys lie: plane and columns.
-fn keys_of<'a>(call: &Call<'a>, tile: &Tile) -> (&'a Plane, Range<usize>) {
+pub(super) fn keys_of<'a>(call: &Call<'a>, tile: &Tile) -> (&'a Plane, Range<usize>) {
     let first = tile.kv_head * call.shape.key_dim;
     match call.cached {
         Cached::Separate(keys, _) => (keys, first..first + call.shape.key_dim),
@@ -292,7 +349,7 @@ fn keys_of<'a>(call: &Call<'a>, tile: &Tile) -> (&'a Plane, Range<usize>) {
 }
 
 /// Where a tile's values lie.
-fn values_of<'a>(call: &Call<'a>, tile: &Tile) -> (&'a Plane, Range<usize>) {
+pub(super) fn values_of<'a>(call: &Call<'a>, tile: &Tile) -> (&'a Plane, Range<usize>) {
     let first = tile.kv_head * call.shape.value_dim;
     match call.cached {
         Cached::Separate(_, values) => (values, first..first + call.shape.value_dim),
@@ -307,7 +364,7 @@ fn values_of<'a>(call: &Call<'a>, tile: &Tile) -> (&'a Plane, Range<usize>) {
 /// # Safety
 /// The processor has `V`'s instruction set.
 #[inline(always)]
-unsafe fn page_scores<V: Sums>(call: &Call, tile: &Tile, here: &Page, s: &mut Scratch) {
+unsafe fn page_scores<V: Sums>(call: &Call, tile: &Tile, seen: &Seen, here: &Page, s: &mut Scratch) {
     /// Columns of the largest tile, whose partial sums are put down here.
     const COLUMNS: usize = crate::tile::MOST_COLUMNS;
     const STRIDE: usize = ROW_STEP.next_multiple_of(16) * 16;
@@ -323,6 +380,9 @@ unsafe fn page_scores<V: Sums>(call: &Call, tile: &Tile, here: &Page, s: &mut Sc
         let keys = Rows { start: keys.as_ptr(), stride: pad, count };
         for row in (0..rows).step_by(V::TILE.1) {
             let columns = (rows - row).min(V::TILE.1);
+            if !seen.by_rows(tile, row..row + columns, slots.list[first]) {
+                continue;
+            }
             let queries = &s.queries[row * pad..(row + columns) * pad];
             let queries = Rows { start: queries.as_ptr(), stride: pad, count: columns };
             // SAFETY: `keys` and `queries` hold those rows, `partial` all partial sums; `sums` reads those of
@@ -346,7 +406,7 @@ unsafe fn page_scores<V: Sums>(call: &Call, tile: &Tile, here: &Page, s: &mut Sc
 
 /// Caps scores and moves them to the places of their positions.
 #[inline(always)] // for the caller's instruction set
-fn place_scores(shape: &Shape, slots: &Slots, scores: &mut [f32]) {
+pub(super) fn place_scores(shape: &Shape, slots: &Slots, scores: &mut [f32]) {
     let count = slots.count;
     for scores in scores.chunks_exact_mut(PAGE_LEN) {
         if let Some(cap) = shape.softcap {
@@ -360,7 +420,8 @@ fn place_scores(shape: &Shape, slots: &Slots, scores: &mut [f32]) {
 }
 
 /// Turns a row's scores of a page into weights, `exp(score - largest)` and zero for what it does not see,
-/// and takes them into the running maximum and sum; what was added up before is corrected.
+/// and takes them into the running maximum and sum; what was added up before is corrected. Weights are
+/// rounded to bfloat16 where they are multiplied so (`round`).
 ///
 /// # Safety
 /// The processor has `V`'s instruction set.
@@ -370,9 +431,12 @@ unsafe fn take_scores<V: Sums>(
     scores: &mut [f32; PAGE_LEN],
     (max, sum): (&mut f32, &mut f32),
     acc: &mut [f32],
-    rows: usize,
-    row: usize,
+    (rows, row): (usize, usize),
+    round: bool,
 ) {
+    // Vectors after the last position that is seen weigh nothing, and change no sum.
+    let (scores, rest) = scores.split_at_mut((PAGE_LEN - seen.leading_zeros() as usize).next_multiple_of(16));
+    rest.fill(0.0);
     if seen != u64::MAX {
         for (i, score) in scores.iter_mut().enumerate() {
             *score = if seen >> i & 1 == 1 { *score } else { f32::NEG_INFINITY };
@@ -387,6 +451,9 @@ unsafe fn take_scores<V: Sums>(
     let both = larger(*max, page_max);
     let correction = exp(*max - both);
     scores.iter_mut().for_each(|v| *v = exp(*v - both));
+    if round {
+        scores.iter_mut().for_each(|v| *v = rounded::rounded(*v));
+    }
     *sum = *sum * correction + sum_of::<V>(scores);
     *max = both;
     if correction != 1.0 {
@@ -443,25 +510,38 @@ struct Run {
     to: usize,
 }
 
-/// What is added to which rows, in the order of positions for each row. What all rows see is added to
-/// all at once. A tile with a selection has one token; without one each token sees a range, so that what
-/// it sees and others do not lies before and after.
+/// Rows that runs are made for together, where what their tokens see differs: with fewer, each sum would
+/// wait for its last addition.
+const RUN_ROWS: usize = 6;
+
+/// What is added to which rows, in the order of positions for each row. What all rows see is added to all at
+/// once; where that differs, some tokens at a time. A tile with a selection has one token; without one each
+/// token sees a range, so that what it sees and others do not lies before and after.
 fn runs_of(tile: &Tile, seen: &Seen, slots: &Slots, runs: &mut Vec<Run>) {
     runs.clear();
     if seen.all == seen.any {
         return runs.push(Run { row: 0, rows: tile.rows(), from: 0, to: slots.count });
     }
+    let step = RUN_ROWS.div_ceil(tile.heads);
+    for first in (0..tile.chunk.rows).step_by(step) {
+        runs_of_tokens(tile, seen, slots, first..(first + step).min(tile.chunk.rows), runs);
+    }
+}
+
+fn runs_of_tokens(tile: &Tile, seen: &Seen, slots: &Slots, tokens: Range<usize>, runs: &mut Vec<Run>) {
     // Number of unpacked values below a position.
     let index = |slot: u32| (seen.any & below(slot as usize)).count_ones() as usize;
-    let (from, to) = match seen.all {
+    let all = seen.tokens[tokens.clone()].iter().fold(u64::MAX, |all, bits| all & bits);
+    let (from, to) = match all {
         0 => (slots.count, slots.count),
         all => (index(all.trailing_zeros()), index(64 - all.leading_zeros())),
     };
     for (first, last, all) in [(0, from, false), (from, to, true), (to, slots.count, false)] {
         if all && first < last {
-            runs.push(Run { row: 0, rows: tile.rows(), from: first, to: last });
+            runs.push(Run { row: tokens.start * tile.heads, rows: tokens.len() * tile.heads, from: first, to: last });
         }
-        for (token, bits) in seen.tokens[..tile.chunk.rows].iter().enumerate().filter(|_| !all) {
+        for token in tokens.clone().filter(|_| !all) {
+            let bits = seen.tokens[token];
             let mut visible = (first..last).filter(|&i| bits >> slots.list[i] & 1 == 1);
             // A range: what is seen of these follows without gaps.
             if let Some(from) = visible.next() {
@@ -474,7 +554,7 @@ fn runs_of(tile: &Tile, seen: &Seen, slots: &Slots, runs: &mut Vec<Run>) {
 
 /// The largest score; NaN if any is one.
 #[inline(always)]
-fn max_of(scores: &[f32; PAGE_LEN]) -> f32 {
+fn max_of(scores: &[f32]) -> f32 {
     let mut max = [f32::NEG_INFINITY; 16];
     for part in scores.as_chunks::<16>().0 {
         for (max, &v) in max.iter_mut().zip(part) {
@@ -495,7 +575,7 @@ fn larger(a: f32, b: f32) -> f32 {
 
 /// Position `i` goes to lane `i % 16` in rising order, and the lanes are added as the tree of `lanes`.
 #[inline(always)]
-fn sum_of<V: Sums>(p: &[f32; PAGE_LEN]) -> f32 {
+fn sum_of<V: Sums>(p: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 16];
     for part in p.as_chunks::<16>().0 {
         lanes.iter_mut().zip(part).for_each(|(lane, v)| *lane += v);

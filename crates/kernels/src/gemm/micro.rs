@@ -1,8 +1,8 @@
 //! The micro-kernels: a tile of rows by panels, its sums in registers.
 //!
 //! One step multiplies one input of each row (a float, or a pair of bfloat16) with sixteen outputs of
-//! each panel. A tile is written once over [`Micro`] and compiled for each instruction set. AMX, whose
-//! tiles read the same panels, would be one more place like [`tile`].
+//! each panel. A tile is written once over [`Micro`] and compiled for each instruction set. (`amx` reads the
+//! same panels.)
 
 /// One step of a panel: sixteen floats, or sixteen pairs of bfloat16 with the even input in the lower
 /// half.

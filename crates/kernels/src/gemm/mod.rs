@@ -43,7 +43,7 @@ macro_rules! dispatch {
                 #[cfg(target_arch = "x86_64")]
                 (Kernels::Avx512, Precision::Bf16) => avx512::<micro::Avx512RoundedBf16>($($arg),*),
                 #[cfg(target_arch = "x86_64")]
-                (Kernels::Avx512Bf16, Precision::Bf16) => avx512_bf16::<micro::Avx512Bf16>($($arg),*),
+                (Kernels::Avx512Bf16 | Kernels::Amx, Precision::Bf16) => avx512_bf16::<micro::Avx512Bf16>($($arg),*),
                 #[cfg(not(target_arch = "x86_64"))]
                 _ => unreachable!("kernels of other processors are refused above"),
             }
@@ -51,6 +51,8 @@ macro_rules! dispatch {
     }};
 }
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod micro;
 mod packed;
 mod tasks;
@@ -82,11 +84,14 @@ pub enum Kernels {
     Avx512,
     /// AVX-512 with dot products of bfloat16 pairs.
     Avx512Bf16,
+    /// bfloat16 on the tiles of AMX, in an order of its own; f32 as AVX-512.
+    Amx,
 }
 
 impl Kernels {
     /// All of them, in rising order.
-    pub const ALL: [Kernels; 4] = [Kernels::Portable, Kernels::Avx2, Kernels::Avx512, Kernels::Avx512Bf16];
+    pub const ALL: [Kernels; 5] =
+        [Kernels::Portable, Kernels::Avx2, Kernels::Avx512, Kernels::Avx512Bf16, Kernels::Amx];
 
     /// Whether this processor has their instructions.
     pub fn is_available(self) -> bool {
@@ -98,15 +103,17 @@ impl Kernels {
             Kernels::Avx512Bf16 => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
             #[cfg(not(target_arch = "x86_64"))]
             Kernels::Avx512Bf16 => false,
+            Kernels::Amx => Isa::Amx.is_available(),
         }
     }
 
     /// The best of this processor that use no more than `isa`.
     pub fn of(isa: Isa) -> Kernels {
         let most = match isa {
-            _ if isa == Isa::Portable => Kernels::Portable,
-            _ if isa == Isa::Avx2 => Kernels::Avx2,
-            _ => Kernels::Avx512Bf16,
+            Isa::Portable | Isa::Neon => Kernels::Portable,
+            Isa::Avx2 => Kernels::Avx2,
+            Isa::Avx512 => Kernels::Avx512Bf16,
+            Isa::Amx => Kernels::Amx,
         };
         let fits = |k: &Kernels| *k as usize <= most as usize && k.is_available();
         Kernels::ALL.into_iter().rfind(fits).unwrap_or(Kernels::Portable)
@@ -199,6 +206,11 @@ pub(crate) fn multiply(kernels: Kernels, pool: &Pool, out: &mut [f32], x: &[f32]
         let panels = column * plan.size.1..((column + 1) * plan.size.1).min(p.matrix.outputs.div_ceil(PANEL));
         SCRATCH.with_borrow_mut(|s| {
             let precision = p.matrix.precision();
+            #[cfg(target_arch = "x86_64")]
+            if (kernels, precision) == (Kernels::Amx, Precision::Bf16) {
+                // SAFETY: the kernels are available, as was found above, and tasks write disjoint outputs.
+                return unsafe { amx::product(p, rows, panels, x, out, add, s) };
+            }
             dispatch!(kernels, precision, product_task(p: &Product<'_>, rows: std::ops::Range<usize>,
                 panels: std::ops::Range<usize>, x: &[f32], out: &SharedMut<'_, f32>, add: bool, s: &mut Scratch));
         });
@@ -243,6 +255,11 @@ pub(crate) fn accumulate(
         let left = row * plan.size.0..((row + 1) * plan.size.0).min(p.left_cols);
         let right = column * plan.size.1..((column + 1) * plan.size.1).min(p.right_cols);
         SCRATCH.with_borrow_mut(|s| {
+            #[cfg(target_arch = "x86_64")]
+            if (kernels, precision) == (Kernels::Amx, Precision::Bf16) {
+                // SAFETY: the kernels are available, as was found above, and tasks write disjoint outputs.
+                return unsafe { amx::outer(p, left, right, sides, out, s) };
+            }
             dispatch!(kernels, precision, outer_task(p: &Outer, left: std::ops::Range<usize>,
                 right: std::ops::Range<usize>, sides: (&[f32], &[f32]), out: &SharedMut<'_, f32>, s: &mut Scratch));
         });

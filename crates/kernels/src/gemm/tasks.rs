@@ -31,13 +31,106 @@ fn room(buffer: &mut Vec<Step>, len: usize) -> &mut [Step] {
     &mut buffer[..len]
 }
 
+/// How a task's packed inputs and panels are multiplied: by vectors ([`Micro`]), or by a matrix unit.
+///
+/// # Safety
+/// As [`Micro`].
+pub(super) trait Strips {
+    /// How inputs and panels are packed.
+    type Pack: Micro;
+    /// What a task keeps from one strip to the next.
+    type State;
+    /// Panels of the left and right side of an outer product that are multiplied together.
+    const LEFT_PANELS: usize;
+    const RIGHT_PANELS: usize;
+    /// At the beginning of a task.
+    fn state() -> Self::State;
+    /// Rows of the next strip.
+    fn strip(left: usize) -> usize;
+    /// A strip of rows times some panels.
+    ///
+    /// # Safety
+    /// As [`tile`].
+    unsafe fn multiply(
+        state: &mut Self::State,
+        rows: usize,
+        panels: usize,
+        steps: usize,
+        x: Inputs,
+        w: PanelsAt,
+        out: Outputs,
+        mode: Mode,
+    );
+    /// What is to be done with both sides of an outer product once they are packed: panels of `steps` steps,
+    /// `stride` apart, with room for 32 rows more.
+    fn prepare(sides: [&mut [Step]; 2], steps: usize, stride: usize);
+    /// Some panels of the left side times some of the right, added to the outputs.
+    ///
+    /// # Safety
+    /// As [`tile`], for the rows that exist.
+    unsafe fn multiply_outer(
+        state: &mut Self::State,
+        panels: [usize; 2],
+        steps: usize,
+        left: PanelsAt,
+        right: PanelsAt,
+        out: Outputs,
+    );
+}
+
+impl<V: Micro> Strips for V {
+    type Pack = V;
+    type State = ();
+    const LEFT_PANELS: usize = 1;
+    const RIGHT_PANELS: usize = V::TILE.1;
+
+    fn state() {}
+
+    #[inline(always)]
+    fn strip(left: usize) -> usize {
+        let sizes = if V::TILE.0 == 6 { [6, 4, 2, 1] } else { [12, 8, 4, 2] };
+        sizes.into_iter().find(|&size| size <= V::TILE.0 && size <= left).unwrap_or(1)
+    }
+
+    #[inline(always)]
+    unsafe fn multiply(
+        (): &mut (),
+        rows: usize,
+        panels: usize,
+        steps: usize,
+        x: Inputs,
+        w: PanelsAt,
+        out: Outputs,
+        mode: Mode,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { strip_by_panels::<V>(rows, panels, steps, x, w, out, mode) }
+    }
+
+    fn prepare(_: [&mut [Step]; 2], _: usize, _: usize) {}
+
+    #[inline(always)]
+    unsafe fn multiply_outer(
+        (): &mut (),
+        panels: [usize; 2],
+        steps: usize,
+        left: PanelsAt,
+        right: PanelsAt,
+        out: Outputs,
+    ) {
+        let x = Inputs { start: left.start.cast(), row: 1, step: 16 };
+        // SAFETY: the caller's promise.
+        unsafe { panel_by_panels::<V>(panels[1], steps, x, right, out) }
+    }
+}
+
 /// Rows `rows` times panels `panels` of a product.
 ///
 /// # Safety
-/// The processor has `V`'s instruction set, the matrix has `V`'s precision, and no other task writes
+/// The processor has `S`'s instruction set, the matrix has `S`'s precision, and no other task writes
 /// these outputs.
 #[inline(always)]
-pub(super) unsafe fn product_task<V: Micro>(
+pub(super) unsafe fn product_task<S: Strips>(
     p: &Product,
     rows: Range<usize>,
     panels: Range<usize>,
@@ -48,8 +141,9 @@ pub(super) unsafe fn product_task<V: Micro>(
 ) {
     // A row of packed inputs: steps of sixteen words, and one more so that rows do not share sets of
     // the cache.
-    let row_steps = SUM_BLOCK / V::STEP / 16 + 1;
+    let row_steps = SUM_BLOCK / S::Pack::STEP / 16 + 1;
     let packed = room(&mut scratch.left, rows.len() * row_steps);
+    let mut state = S::state();
     let cols = panels.start * PANEL..(panels.end * PANEL).min(p.matrix.outputs);
     for k in (0..p.matrix.inputs.max(1)).step_by(SUM_BLOCK) {
         let len = (p.matrix.inputs - k).min(SUM_BLOCK);
@@ -60,16 +154,19 @@ pub(super) unsafe fn product_task<V: Micro>(
         };
         for (t, to) in rows.clone().zip(packed.chunks_exact_mut(row_steps)) {
             // SAFETY: the instruction set is the caller's promise.
-            unsafe { pack_inputs::<V>(&x[p.x.row(t) + k..][..len], to) };
+            unsafe { pack_inputs::<S::Pack>(&x[p.x.row(t) + k..][..len], to) };
         }
         for first in panels.clone().step_by(PANELS_TOGETHER) {
             let group = first..(first + PANELS_TOGETHER).min(panels.end);
             let (panel, stride) = p.matrix.panel(first, k);
-            assert!((group.len() - 1) * stride + len.div_ceil(V::STEP) <= panel.len(), "panels of this many inputs");
+            assert!(
+                (group.len() - 1) * stride + len.div_ceil(S::Pack::STEP) <= panel.len(),
+                "panels of this many inputs"
+            );
             let w = PanelsAt { start: panel.as_ptr(), stride };
             let mut t = 0;
             while t < rows.len() {
-                let strip = strip::<V>(rows.len() - t);
+                let strip = S::strip(rows.len() - t);
                 let x = Inputs { start: packed[t * row_steps..].as_ptr().cast(), row: row_steps * 16, step: 1 };
                 let start = p.out.row(rows.start + t) + first * PANEL;
                 let cols = cols.end - first * PANEL;
@@ -79,7 +176,7 @@ pub(super) unsafe fn product_task<V: Micro>(
                 let to = Outputs { start, stride: p.out.stride, rows: strip, cols };
                 // SAFETY: `packed` holds these rows and the matrix these panels, both of `len` inputs;
                 // the rest is the caller's promise.
-                unsafe { strip_by_panels::<V>(strip, group.len(), len.div_ceil(V::STEP), x, w, to, mode) };
+                unsafe { S::multiply(&mut state, strip, group.len(), len.div_ceil(S::Pack::STEP), x, w, to, mode) };
                 t += strip;
             }
         }
@@ -107,13 +204,6 @@ pub(super) unsafe fn pack_inputs<V: Micro>(from: &[f32], to: &mut [Step]) {
             V::inputs(padded.as_ptr(), to.add(whole.len() * words));
         }
     }
-}
-
-/// Rows of the next tile.
-#[inline(always)]
-fn strip<V: Micro>(left: usize) -> usize {
-    let sizes = if V::TILE.0 == 6 { [6, 4, 2, 1] } else { [12, 8, 4, 2] };
-    sizes.into_iter().find(|&size| size <= V::TILE.0 && size <= left).unwrap_or(1)
 }
 
 /// A strip of rows times some panels. Few rows take more panels at a time, so that enough sums are
@@ -195,9 +285,9 @@ unsafe fn across<V: Micro, const M: usize, const P: usize>(
 /// Rows `left` (columns of the left matrix) and columns `right` of an outer product.
 ///
 /// # Safety
-/// The processor has `V`'s instruction set, and no other task writes these outputs.
+/// The processor has `S`'s instruction set, and no other task writes these outputs.
 #[inline(always)]
-pub(super) unsafe fn outer_task<V: Micro>(
+pub(super) unsafe fn outer_task<S: Strips>(
     p: &Outer,
     left: Range<usize>,
     right: Range<usize>,
@@ -206,33 +296,36 @@ pub(super) unsafe fn outer_task<V: Micro>(
     scratch: &mut Scratch,
 ) {
     // One more step than a block has, so that panels do not share sets of the cache.
-    let stride = SUM_BLOCK / V::STEP + 1;
+    let stride = SUM_BLOCK / S::Pack::STEP + 1;
     let panels = [&left, &right].map(|range| range.len().div_ceil(PANEL));
     let (a, b) = (room(&mut scratch.left, panels[0] * stride), room(&mut scratch.right, panels[1] * stride));
     assert!((left.end - 1) * p.right_cols + right.end <= out.len(), "outputs {left:?} x {right:?}");
+    let mut state = S::state();
     for t in (0..p.rows).step_by(SUM_BLOCK) {
         let rows = t..(t + SUM_BLOCK).min(p.rows);
-        let steps = rows.len().div_ceil(V::STEP);
+        let steps = rows.len().div_ceil(S::Pack::STEP);
         // SAFETY: the instruction set is the caller's promise.
         unsafe {
-            pack_block::<V>(|t| &left_rows[p.left.row(t) + left.start..][..left.len()], rows.clone(), a, stride);
-            pack_block::<V>(|t| &right_rows[p.right.row(t) + right.start..][..right.len()], rows, b, stride);
+            pack_block::<S::Pack>(|t| &left_rows[p.left.row(t) + left.start..][..left.len()], rows.clone(), a, stride);
+            pack_block::<S::Pack>(|t| &right_rows[p.right.row(t) + right.start..][..right.len()], rows, b, stride);
         }
+        S::prepare([&mut *a, &mut *b], steps, stride);
         let mut next = t + SUM_BLOCK..(t + 2 * SUM_BLOCK).min(p.rows);
-        let tiles = panels[0] * panels[1].div_ceil(V::TILE.1);
-        for first in (0..panels[1]).step_by(V::TILE.1) {
-            let count = (panels[1] - first).min(V::TILE.1);
+        let tiles = panels[0].div_ceil(S::LEFT_PANELS) * panels[1].div_ceil(S::RIGHT_PANELS);
+        for first in (0..panels[1]).step_by(S::RIGHT_PANELS) {
+            let count = (panels[1] - first).min(S::RIGHT_PANELS);
             let w = PanelsAt { start: b[first * stride..].as_ptr(), stride };
             let cols = right.len() - first * PANEL;
-            for panel in 0..panels[0] {
-                let x = Inputs { start: a[panel * stride..].as_ptr().cast(), row: 1, step: 16 };
+            for panel in (0..panels[0]).step_by(S::LEFT_PANELS) {
+                let x = PanelsAt { start: a[panel * stride..].as_ptr(), stride };
                 let start = (left.start + panel * PANEL) * p.right_cols + right.start + first * PANEL;
                 // SAFETY: inside `out`, as was found above.
                 let start = unsafe { out.start().add(start) };
                 let rows = left.len() - panel * PANEL;
                 let to = Outputs { start, stride: p.right_cols, rows, cols };
+                let count = [(panels[0] - panel).min(S::LEFT_PANELS), count];
                 // SAFETY: `a` and `b` hold these panels of `steps`; the rest is the caller's promise.
-                unsafe { panel_by_panels::<V>(count, steps, x, w, to) };
+                unsafe { S::multiply_outer(&mut state, count, steps, x, w, to) };
                 // The rows of the next block come near meanwhile.
                 for t in next.by_ref().take(SUM_BLOCK.div_ceil(tiles)) {
                     fetch_row(&left_rows[p.left.row(t) + left.start..][..left.len()]);

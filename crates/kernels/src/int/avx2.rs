@@ -9,7 +9,8 @@ use std::marker::PhantomData;
 
 use super::Few;
 use super::coded::*;
-use super::x86::{AHEAD, Eight, X, floats, sums_of_8, value};
+use super::eights::{Eight, X};
+use super::x86::{AHEAD, floats, sums_of_8, value};
 use crate::quant::int::{E2M1, IQ4};
 
 /// A format's integers in registers: `u`, or `u - 128` where it is wide. Pointers are to whole blocks.
@@ -35,7 +36,7 @@ struct Avx2<F>(PhantomData<F>);
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn few<F: Registers>(job: &Few) {
     // SAFETY: the caller's promise.
-    unsafe { super::x86::few::<Avx2<F>>(job) }
+    unsafe { super::eights::few::<Avx2<F>>(job) }
 }
 
 impl<F: Registers> Eight for Avx2<F> {

@@ -9,7 +9,8 @@ use std::mem::MaybeUninit;
 
 use super::Few;
 use super::coded::*;
-use super::x86::{AHEAD, Eight, X, floats, value};
+use super::eights::{Eight, X};
+use super::x86::{AHEAD, floats, value};
 
 /// A format's integers in registers. Pointers are to whole blocks.
 ///
@@ -39,7 +40,7 @@ struct Vnni<F>(PhantomData<F>);
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) unsafe fn few<F: Registers>(job: &Few) {
     // SAFETY: the caller's promise.
-    unsafe { super::x86::few::<Vnni<F>>(job) }
+    unsafe { super::eights::few::<Vnni<F>>(job) }
 }
 
 impl<F: Registers> Eight for Vnni<F> {
@@ -142,14 +143,16 @@ unsafe fn small<F: Registers, const T: usize, const FULL: bool>(
         let mut parts = [[_mm512_setzero_si512(); 4]; T];
         for i in 0..4 {
             let (a, b) = if FULL { (2 * i, 2 * i + 1) } else { ((2 * i).min(count - 1), (2 * i + 1).min(count - 1)) };
-            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(AHEAD + 64 * i).cast());
+            if 64 * i < 8 * F::BYTES {
+                _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(AHEAD + 64 * i).cast());
+            }
             let u = F::pair(start.add(a * F::BYTES), start.add(b * F::BYTES));
             for r in 0..T {
                 let q = _mm512_load_si512(x[r].q.add(first / 8 * x[r].q_step + 64 * i).cast());
                 parts[r][i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), u, q);
             }
         }
-        let floats = floats::<F, FULL>(start, scales, (F::BYTES, F::SCALE_BYTES), count);
+        let floats = small_floats::<F, FULL>(start, scales, count);
         for r in 0..T {
             let sums = _mm256_loadu_si256(x[r].block_sums.add(first).cast());
             let mut s = sums_of_4_pairs(&parts[r]);
@@ -158,6 +161,33 @@ unsafe fn small<F: Registers, const T: usize, const FULL: bool>(
             }
             out[r] += value::<F, FULL>(floats, s, sums, x[r].d.add(first), count);
         }
+    }
+}
+
+/// [`floats`] of eight blocks of 32. The scales of the shortest blocks are picked out of a few registers: one
+/// load for each would take as long as all that is done with the elements.
+#[inline(always)]
+unsafe fn small_floats<F: Registers, const FULL: bool>(
+    start: *const u8,
+    scales: *const u8,
+    count: usize,
+) -> (__m256, __m256) {
+    // SAFETY: the caller's promise; no byte after the eighth block is read.
+    unsafe {
+        if !FULL || F::D != Scale::F16(0) || F::M.is_some() || F::BYTES != 18 && F::BYTES != 22 {
+            return floats::<F, FULL>(start, scales, (F::BYTES, F::SCALE_BYTES), count);
+        }
+        let words = |at: usize| _mm512_loadu_si512(start.add(2 * at).cast());
+        let step = F::BYTES as i16 / 2;
+        let number = _mm512_setr_epi64(0x3_0002_0001_0000, 0x7_0006_0005_0004, 0, 0, 0, 0, 0, 0);
+        let places = _mm512_mullo_epi16(number, _mm512_set1_epi16(step));
+        let mut picked = _mm512_permutex2var_epi16(words(0), places, words(32));
+        if F::BYTES == 22 {
+            // The last two lie after the first 64 words; the eighth block ends with word 88.
+            let places = _mm512_sub_epi16(places, _mm512_set1_epi16(56));
+            picked = _mm512_mask_permutexvar_epi16(picked, 0b1100_0000, places, words(56));
+        }
+        (_mm256_cvtph_ps(_mm512_castsi512_si128(picked)), _mm256_setzero_ps())
     }
 }
 
@@ -177,6 +207,16 @@ unsafe fn group_scales<F: Coded>(scale: __m256i) -> [__m512i; 4] {
             }
             return out;
         }
+        pair_scales::<F>(scale)
+    }
+}
+
+/// The scales of a block's groups at the 16-bit lanes of its four registers.
+#[inline(always)]
+unsafe fn pair_scales<F: Coded>(scale: __m256i) -> [__m512i; 4] {
+    // SAFETY: the instruction set is the caller's promise.
+    unsafe {
+        let mut out = [_mm512_setzero_si512(); 4];
         let scale = _mm512_castsi256_si512(scale);
         // The group of each of the 32 lanes in the first register.
         let (of_lane, groups) = if F::GROUP == 16 {
@@ -189,6 +229,25 @@ unsafe fn group_scales<F: Coded>(scale: __m256i) -> [__m512i; 4] {
         for j in 0..4 {
             let of_lane = _mm512_add_epi16(of_lane, _mm512_set1_epi16(groups * j as i16));
             out[j] = _mm512_permutexvar_epi16(of_lane, scale);
+        }
+        out
+    }
+}
+
+/// The 16-bit weights `scale * (u - OFFSET)` of a block of 256: their lower bytes, and their upper ones.
+#[inline(always)]
+pub(super) unsafe fn planes<F: Coded>(u: [__m512i; 4], scale: __m256i) -> [[__m512i; 4]; 2] {
+    // SAFETY: the instruction set is the caller's promise.
+    unsafe {
+        let (lower, less) = (_mm512_set1_epi16(255), _mm512_set1_epi16(F::OFFSET as i16));
+        let scale = pair_scales::<F>(scale);
+        let mut out = [[_mm512_setzero_si512(); 4]; 2];
+        for j in 0..4 {
+            let (even, odd) = (_mm512_and_si512(u[j], lower), _mm512_srli_epi16::<8>(u[j]));
+            let even = _mm512_mullo_epi16(_mm512_sub_epi16(even, less), scale[j]);
+            let odd = _mm512_mullo_epi16(_mm512_sub_epi16(odd, less), scale[j]);
+            out[0][j] = _mm512_or_si512(_mm512_and_si512(even, lower), _mm512_slli_epi16::<8>(odd));
+            out[1][j] = _mm512_or_si512(_mm512_srli_epi16::<8>(even), _mm512_andnot_si512(lower, odd));
         }
         out
     }

@@ -12,7 +12,7 @@
 //!
 //! with zeros for the blocks that the last eight lacks. (`coded` says what `d`, `m` and the integers of
 //! each format are.) Integer sums may be taken in any order, so the portable code (the specification),
-//! AVX2 and AVX-512 give the same bits, for one row or many, whatever the tile, the task or the thread.
+//! AVX2, AVX-512, AMX and NEON give the same bits, for one row or many, whatever the tile, the task or the thread.
 //!
 //! Few rows of inputs: weights are used as they are read, from memory at its speed. Many: 32 outputs
 //! of a piece are laid out once as a panel of bytes in the first-level cache, and all rows of inputs
@@ -27,7 +27,13 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_panel;
 pub(crate) mod coded;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod eights;
 mod inputs;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_panel;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -74,10 +80,25 @@ enum Path {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Vnni,
+    /// Many rows on tiles; few as VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// With SDOT.
+    #[cfg(target_arch = "aarch64")]
+    Sdot,
+    /// Many rows with SMMLA; few with SDOT.
+    #[cfg(target_arch = "aarch64")]
+    Smmla,
 }
 
 impl Path {
     fn of(isa: Isa) -> Path {
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Amx {
+            return Path::Amx;
+        }
         #[cfg(target_arch = "x86_64")]
         if isa == Isa::Avx512 && is_x86_feature_detected!("avx512vnni") {
             return Path::Vnni;
@@ -87,13 +108,25 @@ impl Path {
         if isa >= Isa::Avx2 {
             return Path::Avx2;
         }
+        #[cfg(target_arch = "aarch64")]
+        if isa == Isa::Neon {
+            use std::arch::is_aarch64_feature_detected;
+            return match (is_aarch64_feature_detected!("dotprod"), is_aarch64_feature_detected!("i8mm")) {
+                (true, true) => Path::Smmla,
+                (true, false) => Path::Sdot,
+                (false, _) => Path::Neon,
+            };
+        }
         let _ = isa;
         Path::Portable
     }
 
     /// Whether so many rows of inputs are worth a panel.
     fn panels(self, rows: usize) -> bool {
-        self != Path::Portable && rows > FEW_ROWS
+        #[cfg(target_arch = "aarch64")]
+        return self == Path::Smmla && rows > FEW_ROWS;
+        #[cfg(not(target_arch = "aarch64"))]
+        return self != Path::Portable && rows > FEW_ROWS;
     }
 }
 
@@ -109,6 +142,9 @@ struct Scratch {
     panel: Vec<Line>,
     /// Sums of rows of inputs with [`PANEL`] outputs.
     sums: Vec<f32>,
+    /// Integer sums that AMX's tiles leave.
+    #[cfg(target_arch = "x86_64")]
+    integers: Vec<Line>,
 }
 
 /// Outputs of a panel.
@@ -205,7 +241,12 @@ fn few_rows(path: Path, few: &Few) {
         Path::Avx2 => coded!(code, F => unsafe { avx2::few::<F>(few) }),
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Path::Vnni => coded!(code, F => unsafe { avx512::few::<F>(few) }),
+        Path::Vnni | Path::Amx => coded!(code, F => unsafe { avx512::few::<F>(few) }),
+        #[cfg(target_arch = "aarch64")]
+        Path::Neon => coded!(code, F => neon::few::<F>(few)),
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Path::Sdot | Path::Smmla => coded!(code, F => unsafe { neon::few_sdot::<F>(few) }),
     }
 }
 
@@ -213,13 +254,19 @@ fn many_rows(path: Path, many: &Few) {
     let code = many.job.weight.code;
     assert_eq!(many.inputs.block(), code.block(), "inputs in the weights' blocks");
     SCRATCH.with_borrow_mut(|scratch| match path {
-        Path::Portable => unreachable!("the portable code has no panels"),
         // SAFETY: this path exists only where the processor has the instructions.
         #[cfg(target_arch = "x86_64")]
         Path::Avx2 => coded!(code, F => unsafe { avx2_panel::many::<F>(many, scratch) }),
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Path::Vnni => coded!(code, F => unsafe { avx512_panel::many::<F>(many, scratch) }),
+        Path::Vnni => coded!(code, F => unsafe { avx512_panel::many::<F, false>(many, scratch) }),
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Path::Amx => coded!(code, F => unsafe { avx512_panel::many::<F, true>(many, scratch) }),
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Path::Smmla => coded!(code, F => unsafe { neon_panel::many::<F>(many, scratch) }),
+        _ => unreachable!("code without panels"),
     });
 }
 

@@ -29,9 +29,9 @@ macro_rules! compiled_for_isa {
                 Isa::Avx2 => unsafe { avx2($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { avx512($($arg),*) },
+                Isa::Avx512 | Isa::Amx => unsafe { avx512($($arg),*) },
                 #[cfg(not(target_arch = "x86_64"))]
-                Isa::Avx2 | Isa::Avx512 => unreachable!("instruction sets of other processors are refused above"),
+                Isa::Avx2 | Isa::Avx512 | Isa::Amx => unreachable!("sets of other processors are refused above"),
             }
         }
     };

@@ -371,6 +371,11 @@ impl LogSoftmax {
     /// Of a row of logits.
     pub fn of(logits: &[f32]) -> LogSoftmax {
         let (max, sum) = exp_sum(isa(), logits);
+        LogSoftmax::of_parts(max, sum)
+    }
+
+    /// Of the largest logit and the sum of the exponentials of the others less it.
+    pub(crate) fn of_parts(max: f32, sum: f64) -> LogSoftmax {
         LogSoftmax { max: f64::from(max), ln_sum: sum.ln() }
     }
 
@@ -434,7 +439,7 @@ fn largest(x: &[f32]) -> f32 {
 
 /// Sixteen partial sums in f64, element `i` to lane `i % 16`, added in rising lane.
 #[inline(always)]
-fn sum16_f64(x: &[f32], f: impl Fn(f32) -> f32) -> f64 {
+pub(crate) fn sum16_f64(x: &[f32], f: impl Fn(f32) -> f32) -> f64 {
     let mut sums = [0.0f64; 16];
     let (whole, rest) = x.as_chunks::<16>();
     for chunk in whole {

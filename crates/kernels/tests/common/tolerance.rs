@@ -43,6 +43,13 @@ pub(crate) const TRANSPOSED: Bound =
     bound("matmul_heads, transposed", 1.0, 1.0, "the sum of \\|x w\\| over the n inputs");
 pub(crate) const ATTENTION: Bound =
     bound("attend", 64.0, 0.5, "the largest \\|value\\| seen, with n key elements and \\|scores\\| up to 8");
+/// 2^24 / 256: weights are off by 2^-9 each, and so is their sum; and the same as [`ATTENTION`].
+pub(crate) const ATTENTION_BF16: Bound = bound(
+    "attend in bfloat16, of the rounded factors",
+    65_600.0,
+    0.5,
+    "the largest \\|value\\| seen, with n key elements and \\|scores\\| up to 8",
+);
 pub(crate) const INDEX_SCORES: Bound = bound(
     "index_scores",
     8.0,
@@ -63,10 +70,11 @@ pub(crate) const LAYER_NORM: Bound =
 pub(crate) const ROPE: Bound = bound("rope", 4.0, 0.0, "the pair's \\|u\\| + \\|v\\|");
 
 /// All of them, in the order of the document.
-pub(crate) const ALL: [Bound; 14] = [
+pub(crate) const ALL: [Bound; 15] = [
     MATMUL,
     TRANSPOSED,
     ATTENTION,
+    ATTENTION_BF16,
     INDEX_SCORES,
     CACHE_INT8,
     EXP,

@@ -4,7 +4,8 @@
 //! GGUF knows two tokenizers that matter here: `gpt2`, byte-level BPE with merges, whose pre-tokenizer
 //! has a name and not a pattern ([`super::patterns`]); and `llama`, SentencePiece's BPE, where tokens
 //! have scores and not merges. What it cannot say is a notice where texts are still tokenised alike
-//! in nearly all cases, and an error where they are not.
+//! in nearly all cases. Byte-level BPE with a pre-tokenizer or normalizer that has no name goes into the file
+//! as the whole tokenizer.json; the rest is an error.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -187,8 +188,16 @@ impl Files {
 
     fn byte_level(&self, list: &Tokens, out: &mut Vocabulary) -> Result<(), TokenizerError> {
         let ignore_merges = self.tokenizer["model"]["ignore_merges"].as_bool() == Some(true);
-        let known =
-            pre_tokenizer(&self.tokenizer["pre_tokenizer"], ignore_merges).map_err(|what| self.unsupported(what))?;
+        let named = pre_tokenizer(&self.tokenizer["pre_tokenizer"], ignore_merges);
+        let strange = self.normalizers().into_iter().find(|name| name != "NFC");
+        let strange = strange.map(|name| format!("GGUF has no name for the normalizer {name}"));
+        let known = match (named, strange) {
+            (Ok(known), None) => known,
+            (Err(what), _) | (_, Some(what)) => {
+                self.whole(&what, out);
+                return Ok(());
+            }
+        };
         if known.ignore_merges != ignore_merges {
             out.notices.push(format!(
                 "the tokenizer {} pieces that are tokens; GGUF's \"{}\" {}, which may split rare words otherwise",
@@ -197,13 +206,11 @@ impl Files {
                 if ignore_merges { "merges them" } else { "does not" },
             ));
         }
-        match self.normalizers().as_slice() {
-            [] => {}
-            [name] if name == "NFC" => out.notices.push(
+        if !self.normalizers().is_empty() {
+            out.notices.push(
                 "the tokenizer brings text into Unicode's form NFC, which GGUF cannot say; nearly all text is in it"
                     .into(),
-            ),
-            [name, ..] => return Err(self.unsupported(format!("the normalizer {name} cannot be said in GGUF"))),
+            );
         }
         let merges = self.merges()?;
         // A space inside a token would end it: such spaces are written as the byte alphabet has them.
@@ -239,6 +246,15 @@ impl Files {
         out.put("scores", scores.as_slice());
         out.put("add_space_prefix", prefix);
         Ok(())
+    }
+
+    /// The whole file, for a tokenizer that GGUF's own keys cannot say.
+    fn whole(&self, what: &str, out: &mut Vocabulary) {
+        out.put("model", "none");
+        out.entries.push(("tokenizer.huggingface.json".into(), Value::from(self.tokenizer.to_string())));
+        out.notices.push(format!(
+            "{what}: the file has the whole tokenizer.json, which fathom reads and other engines mostly do not"
+        ));
     }
 
     /// Whether a space is put before the text, from the normalizers or the pre-tokenizer.
@@ -584,11 +600,8 @@ mod tests {
             change(&mut tokenizer);
             files(tokenizer, Json::Null).vocabulary(10).unwrap_err().to_string()
         };
-        let regex: Change = |t| t["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "[a-z]+".into();
-        let cases: [(Change, &str); 6] = [
-            (regex, "GGUF has no name for the pre-tokenizer [\"[a-z]+\"]"),
+        let cases: [(Change, &str); 4] = [
             (|t| t["model"]["type"] = "Unigram".into(), "the tokenizer is Unigram"),
-            (|t| t["normalizer"]["type"] = "Lowercase".into(), "the normalizer Lowercase cannot be said"),
             (|t| t["model"]["vocab"]["z"] = 10.into(), "the id of the token \"z\" is not below 10"),
             (|t| t["model"]["vocab"]["z"] = 1.into(), "have the same id 1"),
             (|t| t["model"]["merges"][1] = "ab".into(), "merge 1 is not a pair of tokens"),
@@ -596,6 +609,25 @@ mod tests {
         for (change, wanted) in cases {
             let error = refused(change);
             assert!(error.contains(wanted) && error.contains("without its tokenizer"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_tokenizer_of_another_form_goes_into_the_file_whole() {
+        type Change = fn(&mut Json);
+        let regex: Change = |t| t["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "[a-z]+".into();
+        let cases: [(Change, &str); 2] = [
+            (regex, "GGUF has no name for the pre-tokenizer [\"[a-z]+\"]"),
+            (|t| t["normalizer"]["type"] = "Lowercase".into(), "GGUF has no name for the normalizer Lowercase"),
+        ];
+        for (change, wanted) in cases {
+            let mut tokenizer = byte_level(QWEN2);
+            change(&mut tokenizer);
+            let out = files(tokenizer.clone(), json!({ "eos_token": "</s>" })).vocabulary(10).unwrap();
+            assert!(out.notices.iter().any(|notice| notice.contains(wanted)), "{:?}", out.notices);
+            assert_eq!((text(&out, "model"), number(&out, "eos_token_id")), (Some("none"), Some(4)));
+            let whole: Json = serde_json::from_str(text(&out, "huggingface.json").unwrap()).unwrap();
+            assert_eq!(whole, tokenizer);
         }
     }
 

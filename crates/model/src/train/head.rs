@@ -1,5 +1,6 @@
 //! The head and the loss, some rows at a time, so that logits never take more memory than that.
 
+use kernels::draw::entropy;
 use kernels::matmul::matmul;
 use kernels::ops;
 use kernels::pool::Pool;
@@ -106,7 +107,9 @@ fn losses(pool: &Pool, vocab: usize, wanted: &Wanted, logprobs: &mut [f32], s: &
         let counted = |t: &usize| wanted.weights[*t] != 0.0;
         let mut entropies = vec![0.0f32; logprobs.len()];
         let logits = &s.logits;
-        for_rows(pool, &mut entropies, 1, |t, to| to[0] = entropy(&logits[t * vocab..][..vocab]));
+        for_rows(pool, &mut entropies, 1, |t, to| {
+            to[0] = if wanted.weights[t] == 0.0 { 0.0 } else { entropy(&logits[t * vocab..][..vocab]) };
+        });
         let of_rows = (0..entropies.len()).filter(counted);
         out.entropy = of_rows.fold((0.0, 0), |(sum, n), t| (sum + f64::from(entropies[t]), n + 1));
     }
@@ -135,16 +138,4 @@ fn losses(pool: &Pool, vocab: usize, wanted: &Wanted, logprobs: &mut [f32], s: &
         }
     }
     out
-}
-
-/// `-sum p log p` of `p = softmax(logits)`, in nats.
-fn entropy(logits: &[f32]) -> f32 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let (mut sum, mut weighted) = (0.0f64, 0.0f64);
-    for &v in logits {
-        let e = f64::from(ops::exp(v - max));
-        sum += e;
-        weighted += if e > 0.0 { e * f64::from(v - max) } else { 0.0 };
-    }
-    (sum.ln() - weighted / sum) as f32
 }

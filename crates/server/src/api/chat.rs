@@ -15,7 +15,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::guide::Form;
 use crate::http::body::read_json;
 use crate::http::stream::{self, Event};
-use crate::language::Wishes;
+use crate::language::{Wishes, content_text};
 use crate::limits::Limits;
 use crate::reader::{Calls, Piece};
 use crate::state::{Caller, State, now_s};
@@ -24,7 +24,7 @@ use crate::wire::chat::{
     FunctionCall, Logprobs, Message, NamedSchema, ResponseFormat, Role, Tool, ToolCall, ToolChoice, ToolMode,
 };
 use crate::wire::{Thinking, ThinkingKind};
-use crate::work::{Job, Output, begin};
+use crate::work::{Checked, Job, Output, begin};
 
 /// The program's name in answers.
 pub(crate) const FINGERPRINT: &str = concat!("fathom-", env!("CARGO_PKG_VERSION"));
@@ -96,6 +96,7 @@ fn job(state: &State, request: ChatRequest, n: usize) -> ApiResult<Job> {
         (None, Some(schema)) => Form::Schema(schema),
         (None, None) => Form::Any,
     };
+    let plain = matches!(form, Form::Any) && shown.is_empty();
     let guide = state.grammars.guide(form, budget)?;
     let most = request.max_completion_tokens.or(request.max_tokens);
     let sampling = Asked {
@@ -122,7 +123,17 @@ fn job(state: &State, request: ChatRequest, n: usize) -> ApiResult<Job> {
         calls: if shown.is_empty() { Calls::Ignored } else { Calls::Of(state.traits.tool_format) },
         top_logprobs: (request.logprobs == Some(true)).then_some(top.unwrap_or(0)),
         guide,
+        checked: checked(&request.messages, plain),
     })
+}
+
+/// What the user's last message asks, if the answer to it is plain text and a rule can check it.
+fn checked(messages: &[Message], plain: bool) -> Option<Checked> {
+    let asked = messages.iter().rfind(|message| message.role == Role::User)?;
+    let begun = messages.last().filter(|message| message.prefix == Some(true));
+    let question = content_text(asked.content.as_ref());
+    let answer = begun.map(|message| content_text(message.content.as_ref())).unwrap_or_default();
+    (plain && eval::tasks::recognise::recognise(&question).is_some()).then_some(Checked { question, answer })
 }
 
 pub(crate) fn check_messages(messages: &[Message], limits: &Limits) -> ApiResult<()> {

@@ -16,6 +16,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::http::body::{parse, read};
 use crate::http::stream::json;
 use crate::state::State;
+use crate::store::StoreError;
 use crate::store::chats::Put;
 use crate::wire::chats::{ChatRow, ChatRows, PatchChat, PutChat, StoredChat};
 
@@ -164,7 +165,14 @@ pub(crate) async fn delete(
 /// `DELETE /api/chats`.
 pub(crate) async fn delete_all(Shared(state): Shared<Arc<State>>, headers: HeaderMap) -> ApiResult<StatusCode> {
     let caller = state.caller(&headers)?;
-    state.store(move |store| store.chats_delete(caller.key, None)).await?;
+    let cache = state.prompt_cache.clone();
+    state
+        .store(move |store| {
+            store.chats_delete(caller.key, None)?;
+            // What was said in them is in the prompt cache as well.
+            cache.map_or(Ok(()), |cache| cache.forget(&caller.binding)).map_err(StoreError::PromptCache)
+        })
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

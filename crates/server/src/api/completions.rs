@@ -18,7 +18,6 @@ use crate::http::stream::{self, Event};
 use crate::language;
 use crate::reader::{Calls, Piece};
 use crate::state::State;
-use crate::wire::OneOrMany;
 use crate::wire::chat::{Logprobs, TokenLogprob};
 use crate::wire::completions::{Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, Prompt};
 use crate::work::{Job, Output, begin};
@@ -43,11 +42,7 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> ApiResult<Response
     caller.check_balance()?;
     state.check_model(request.model.as_deref())?;
     let n = number("n", request.n, 1, state.limits.n_max)?.unwrap_or(1);
-    let prompts = match &request.prompt {
-        Prompt::Text(OneOrMany::Many(texts)) => texts.len(),
-        Prompt::ManyTokens(lists) => lists.len(),
-        Prompt::Text(OneOrMany::One(_)) | Prompt::Tokens(_) => 1,
-    };
+    let prompts = request.prompt.count();
     at_most("prompt", prompts, state.limits.prompts_max)?;
     let place = state.admission.enter(&state.limits, &caller, n * prompts)?;
     let (stream, every) = (request.stream == Some(true), state.limits.keep_alive_every);
@@ -96,12 +91,17 @@ fn job(state: &State, request: CompletionRequest, n: usize) -> ApiResult<(Job, V
         calls: Calls::Ignored,
         top_logprobs: top,
         guide: None,
+        checked: None,
     };
     Ok((job, before))
 }
 
 /// Prompts in tokens, and their texts.
-fn prompts(state: &State, prompt: Prompt, suffix: Option<&str>) -> ApiResult<(Vec<language::Prompt>, Vec<String>)> {
+pub(crate) fn prompts(
+    state: &State,
+    prompt: Prompt,
+    suffix: Option<&str>,
+) -> ApiResult<(Vec<language::Prompt>, Vec<String>)> {
     let lists = match prompt {
         Prompt::Text(texts) => {
             let texts = texts.into_vec();

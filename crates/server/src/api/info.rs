@@ -27,8 +27,8 @@ const TOKENS_LISTED_MAX: usize = 4096;
 /// Days that are shown where nothing is said.
 const USAGE_DAYS: i64 = 30;
 /// What the server offers.
-const FEATURES: [&str; 9] =
-    ["chat", "completions", "json", "tools", "chats", "usage", "tokenize", "messages", "responses"];
+const FEATURES: [&str; 10] =
+    ["chat", "completions", "json", "tools", "chats", "usage", "tokenize", "embeddings", "messages", "responses"];
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// `GET /health`: 200 while requests are taken.
@@ -107,7 +107,9 @@ pub(crate) async fn info(Shared(state): Shared<Arc<State>>, headers: HeaderMap) 
         thinking_switch: traits.reasoning && !traits.channels,
         tools: traits.tools,
         fill_in_the_middle: traits.fill.is_some(),
-        embeddings: false,
+        embeddings: served.embedder.is_some(),
+        built_in: served.built_in,
+        budget_curve: served.budget_curve.clone(),
         defaults: SamplingDefaults {
             temperature: own.temperature,
             top_p: own.top_p,

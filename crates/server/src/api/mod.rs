@@ -4,6 +4,7 @@ pub(crate) mod blocks;
 pub(crate) mod chat;
 pub(crate) mod chats;
 pub(crate) mod completions;
+pub(crate) mod embeddings;
 pub(crate) mod info;
 pub(crate) mod messages;
 pub(crate) mod responses;
@@ -49,7 +50,8 @@ pub(crate) fn router(state: Arc<State>, allowed: Allowed) -> Router {
             .route(&format!("{base}/models"), get(info::models))
             .route(&format!("{base}/models/{{*id}}"), get(info::model))
             .route(&format!("{base}/chat/completions"), post(chat::complete))
-            .route(&format!("{base}/completions"), post(completions::complete));
+            .route(&format!("{base}/completions"), post(completions::complete))
+            .route(&format!("{base}/embeddings"), post(embeddings::embed));
     }
     router
         .fallback(page::page)

@@ -30,6 +30,8 @@ pub struct Key {
     pub requests_per_minute: Option<u32>,
     /// Answers at the same time.
     pub answers_max: Option<u32>,
+    /// The hash of its secret, to which what is kept for it is bound.
+    pub(crate) hash: [u8; 32],
 }
 
 /// A key to be made.
@@ -48,7 +50,7 @@ pub struct NewKey {
 }
 
 const COLUMNS: &str = "id, name, hint, created_ms, revoked_ms, currency, hit_micro, miss_micro, output_micro, \
-                       balance_pico, requests_per_minute, answers_max";
+                       balance_pico, requests_per_minute, answers_max, hash";
 
 impl Store {
     /// Makes a key and returns its secret, which is nowhere else.
@@ -101,7 +103,8 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Revokes a key by number or name; false if there is none such that was not revoked before.
+    /// Revokes a key by number or name; false if there is none such that was not revoked before. What the prompt cache
+    /// holds for it is removed.
     ///
     /// # Errors
     /// If several keys have the name, or the store fails.
@@ -113,7 +116,9 @@ impl Store {
             [] => Ok(false),
             [key] => {
                 let change = "UPDATE keys SET revoked_ms = ? WHERE id = ? AND revoked_ms IS NULL";
-                Ok(self.write().execute(change, params![now_ms(), key.id])? == 1)
+                let revoked = self.write().execute(change, params![now_ms(), key.id])? == 1;
+                crate::prompt_cache::forget(&self.directory, &key.hash).map_err(StoreError::PromptCache)?;
+                Ok(revoked)
             }
             _ => Err(StoreError::Value(format!("{} keys are called {which:?}; give the number", found.len()))),
         }
@@ -164,6 +169,7 @@ fn key(row: &Row) -> rusqlite::Result<Key> {
         balance_pico: row.get(9)?,
         requests_per_minute: row.get(10)?,
         answers_max: row.get(11)?,
+        hash: row.get(12)?,
     })
 }
 

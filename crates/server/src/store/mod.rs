@@ -89,6 +89,9 @@ pub enum StoreError {
     /// SQLite's own words.
     #[error("the store failed: {0}")]
     Sql(#[from] rusqlite::Error),
+    /// Pages of the prompt cache that cannot be removed.
+    #[error("the prompt cache cannot be cleared: {0}")]
+    PromptCache(std::io::Error),
     /// A value that cannot be stored.
     #[error("{0}")]
     Value(String),
@@ -96,6 +99,7 @@ pub enum StoreError {
 
 /// The store.
 pub struct Store {
+    directory: PathBuf,
     write: Mutex<Connection>,
     read: Mutex<Connection>,
 }
@@ -129,7 +133,7 @@ impl Store {
         migrate(&mut write, &file)?;
         let read = connect(&file)?;
         read.pragma_update(None, "query_only", "on")?;
-        Ok(Store { write: Mutex::new(write), read: Mutex::new(read) })
+        Ok(Store { directory: directory.to_path_buf(), write: Mutex::new(write), read: Mutex::new(read) })
     }
 
     fn write(&self) -> MutexGuard<'_, Connection> {

@@ -65,6 +65,17 @@ pub enum Prompt {
     ManyTokens(Vec<Vec<u32>>),
 }
 
+impl Prompt {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        match self {
+            Prompt::Text(OneOrMany::Many(texts)) => texts.len(),
+            Prompt::ManyTokens(lists) => lists.len(),
+            Prompt::Text(OneOrMany::One(_)) | Prompt::Tokens(_) => 1,
+        }
+    }
+}
+
 /// An answer, or (in a stream) a piece of one.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Completion {

@@ -5,6 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::chat::{Message, Tool};
+use super::usage::Words;
 
 /// `/v1/models`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -72,8 +73,21 @@ pub struct ModelInfo {
     pub fill_in_the_middle: bool,
     /// Whether `/v1/embeddings` answers.
     pub embeddings: bool,
+    /// Whether it is the one inside the program.
+    pub built_in: bool,
+    /// How right its answers are by tokens of reasoning, where that was measured.
+    pub budget_curve: Option<BudgetCurve>,
     /// What is used where a request says nothing.
     pub defaults: SamplingDefaults,
+}
+
+/// The measured share of right answers by the most tokens that a model may reason for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, ToSchema)]
+pub struct BudgetCurve {
+    /// The task that was measured, such as `Countdown, 4 numbers`.
+    pub task: Words,
+    /// Tokens of reasoning, and the share of right answers, 0 to 1.
+    pub points: Vec<(u32, f64)>,
 }
 
 /// Sampling settings.

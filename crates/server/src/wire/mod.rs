@@ -6,6 +6,7 @@
 pub mod chat;
 pub mod chats;
 pub mod completions;
+pub mod embeddings;
 pub mod error;
 pub mod info;
 pub mod messages;

@@ -78,4 +78,26 @@ pub struct Extension {
     pub joules_label: Option<String>,
     /// The seed of the first answer.
     pub seed: u64,
+    /// What a rule says about the answer, where there is one answer and the question is one that a rule can check.
+    pub verdict: Option<Verdict>,
+}
+
+/// What a rule says about an answer.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq, ToSchema)]
+pub struct Verdict {
+    /// `countdown` or `arithmetic`.
+    pub task: String,
+    /// The answer is right.
+    pub ok: bool,
+    /// What was checked.
+    pub detail: Option<Words>,
+}
+
+/// A few words in the languages of the page.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq, ToSchema)]
+pub struct Words {
+    /// English.
+    pub en: String,
+    /// Arabic.
+    pub ar: String,
 }

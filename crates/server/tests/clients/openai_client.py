@@ -43,6 +43,13 @@ assert client.chat.completions.create(model="stub", messages=messages, tools=too
 answer = client.completions.create(model="stub", prompt="Once", max_tokens=4, logprobs=2)
 assert len(answer.choices[0].logprobs.tokens) == 4
 
+texts = ["one text", "another"]
+vectors = client.embeddings.create(model="stub", input=texts)  # base64 on the wire
+numbers = client.embeddings.create(model="stub", input=texts, encoding_format="float")
+assert len(vectors.data) == len(numbers.data) == 2
+assert all(abs(x - y) < 1e-6 for v, w in zip(vectors.data, numbers.data) for x, y in zip(v.embedding, w.embedding))
+assert abs(sum(x * x for x in vectors.data[0].embedding) - 1) < 1e-5 and vectors.usage.prompt_tokens > 0
+
 answer = client.responses.create(model="stub", input="SAY:Hello")
 assert answer.output_text == "Hello"
 with client.responses.stream(model="stub", input="SAY:Hello") as stream:

@@ -1,23 +1,31 @@
 //! A server on a stub model that says what it is told to say, for tests over real sockets.
 //!
 //! The stub reads its context back from the pages that it was given, so that a wrong page shows in its answers. Where
-//! the last message has `SAY:text`, it says the text; elsewhere its logits are a hash of the whole context.
+//! the last message has `SAY:text`, it says the text (up to `::END` if that follows); elsewhere its logits are a hash
+//! of the whole context.
 
 #![allow(dead_code)]
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::Duration;
 
 use engine::limits::Limits as EngineLimits;
+use engine::pages::PageId;
+use engine::request::Pooling;
 use engine::sampler::Sampling;
 use engine::step::{Chunk, Compute, Engine, PAGE_LEN};
 use serde_json::{Value, json};
 use server::limits::Limits;
-use server::{Allowed, Handle, Options, Served, Server, ServerError};
+use server::prompt_cache::PromptCacheOptions;
+use server::wire::info::BudgetCurve;
+use server::wire::usage::Words;
+use server::{Allowed, Embedder, Handle, Options, Served, Server, ServerError};
 use text::{ChatTemplate, Specials, Tokenizer};
 
 pub(crate) const VOCAB: usize = 400;
+pub(crate) const VECTOR_LEN: usize = 8;
 const IM_START: u32 = 392;
 const IM_END: u32 = 393;
 
@@ -38,7 +46,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    fn pass(&self) {
+    pub(crate) fn pass(&self) {
         let closed = self.closed.lock().unwrap();
         drop(self.changed.wait_while(closed, |closed| *closed).unwrap());
     }
@@ -72,6 +80,34 @@ impl Compute for Stub {
         }
         logits
     }
+
+    fn hidden_len(&self) -> usize {
+        VECTOR_LEN
+    }
+
+    /// Rows that say the token and its place.
+    fn hidden(&mut self, tokens: &[u32], chunks: &[Chunk], wanted: &[usize]) -> Vec<f32> {
+        self.run(tokens, chunks, &[]);
+        let row = |&row: &usize| {
+            let chunk = chunks.iter().rfind(|c| c.first_row <= row).unwrap();
+            let (place, token) = (chunk.position + row - chunk.first_row, tokens[row]);
+            (0..VECTOR_LEN).map(move |i| ((token as usize * 31 + place * 7 + i * 13) % 97) as f32 - 48.0)
+        };
+        wanted.iter().flat_map(row).collect()
+    }
+
+    fn page_bytes(&self) -> usize {
+        4 * PAGE_LEN
+    }
+
+    fn read_page(&self, page: PageId, out: &mut Vec<u8>) {
+        out.extend(self.cache[page as usize * PAGE_LEN..][..PAGE_LEN].iter().flat_map(|token| token.to_le_bytes()));
+    }
+
+    fn write_page(&mut self, page: PageId, bytes: &[u8]) {
+        let places = self.cache[page as usize * PAGE_LEN..].iter_mut();
+        places.zip(bytes.as_chunks::<4>().0).for_each(|(to, from)| *to = u32::from_le_bytes(*from));
+    }
 }
 
 impl Stub {
@@ -85,10 +121,21 @@ impl Stub {
         let mut logits: Vec<f32> = (0..VOCAB as u64).map(noise).collect();
         // Never an end, a marker or a token without text by chance.
         logits[390..].iter_mut().for_each(|logit| *logit -= 40.0);
-        if let Some(next) = self.scripted(context) {
+        if let Some(next) = self.filled(context).or_else(|| self.scripted(context)) {
             logits[next as usize] += 100.0;
         }
         logits
+    }
+
+    /// The next token of `[BEFORE|AFTER]`, if a gap is to be filled and the answer has kept to that so far.
+    fn filled(&self, context: &[u32]) -> Option<u32> {
+        let at = |name: &str| Some(context.iter().position(|&t| Some(t) == self.tokenizer.id(name)));
+        let [begin, hole, end] = [at(FILL[0])??, at(FILL[1])??, at(FILL[2])??];
+        assert!(begin == 0 && hole < end, "the order of DeepSeek's models");
+        let text = |tokens: &[u32]| self.tokenizer.decode(tokens, Specials::Hide);
+        let answer = format!("[{}|{}]", text(&context[1..hole]), text(&context[hole + 1..end]));
+        let tokens = self.tokenizer.encode(&answer).unwrap();
+        tokens.starts_with(&context[end + 1..]).then(|| tokens.get(context.len() - end - 1).copied().unwrap_or(IM_END))
     }
 
     /// The next token of what the last message asks for, if the answer has kept to it so far.
@@ -96,6 +143,7 @@ impl Stub {
         let turn = context.iter().rposition(|&t| t == IM_START)?;
         let asked = self.tokenizer.decode(&context[..turn], Specials::Hide);
         let script = &asked[asked.rfind("SAY:")? + 4..];
+        let script = script.split("::END").next().unwrap_or(script);
         let script = script.strip_suffix('\n').unwrap_or(script);
         assert!(script != "PANIC", "as it was told");
         let whole = |text: &str| self.tokenizer.encode_with_specials(text).unwrap();
@@ -118,6 +166,30 @@ pub(crate) fn tokenizer() -> &'static Tokenizer {
     TOKENIZER.get_or_init(|| Tokenizer::from_directory(&fixture()).unwrap())
 }
 
+/// DeepSeek's tokens for gaps: before, the gap itself, after.
+const FILL: [&str; 3] = ["<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"];
+
+/// The same tokenizer with tokens for gaps.
+fn fill_tokenizer() -> &'static Tokenizer {
+    static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
+    TOKENIZER.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"] {
+            std::fs::copy(fixture().join(file), directory.path().join(file)).unwrap();
+        }
+        let path = directory.path().join("tokenizer.json");
+        let mut file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let added = file["added_tokens"].as_array_mut().unwrap();
+        for name in FILL {
+            let mut token = added[0].clone();
+            (token["id"], token["content"]) = (json!(391 + added.len()), json!(name));
+            added.push(token);
+        }
+        std::fs::write(&path, file.to_string()).unwrap();
+        Tokenizer::from_directory(directory.path()).unwrap()
+    })
+}
+
 /// A running server; stopped when it is dropped.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
@@ -133,12 +205,16 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) engine: EngineLimits,
     pub(crate) data: Option<Arc<tempfile::TempDir>>,
+    /// The identity of the model whose pages are kept on disk.
+    pub(crate) prompt_cache: Option<[u8; 32]>,
+    /// The model can fill gaps.
+    pub(crate) fill: bool,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
         let engine = EngineLimits { running_max: 16, context_tokens_max: 1024, pages: 256, ..EngineLimits::default() };
-        Setup { limits: Limits::default(), engine, data: None }
+        Setup { limits: Limits::default(), engine, data: None, prompt_cache: None, fill: false }
     }
 }
 
@@ -148,18 +224,28 @@ impl Running {
     }
 
     pub(crate) fn with(setup: Setup) -> Running {
+        let tokenizer = if setup.fill { fill_tokenizer() } else { tokenizer() };
+        Running::on(setup, move |engine, gate| {
+            let cache = vec![u32::MAX; engine.pages * PAGE_LEN];
+            Stub { cache, tokenizer, gate: Arc::clone(gate) }
+        })
+    }
+
+    /// A server on another model than the stub, which passes the gate at each step.
+    pub(crate) fn on<C: Compute>(
+        setup: Setup,
+        compute: impl Fn(&EngineLimits, &Arc<Gate>) -> C + Send + 'static,
+    ) -> Running {
         let data = setup.data.unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
-        let tokenizer = tokenizer();
+        let tokenizer = if setup.fill { fill_tokenizer() } else { tokenizer() };
         let listen = "127.0.0.1:0".parse().unwrap();
-        let server = bind_with(listen, data.path(), setup.limits, setup.engine.context_tokens_max).unwrap();
+        let context_tokens = setup.engine.context_tokens_max;
+        let server =
+            bind_with(listen, data.path(), setup.limits, context_tokens, setup.prompt_cache, tokenizer).unwrap();
         let (address, handle, gate) = (server.address().unwrap(), server.handle(), Arc::new(Gate::default()));
         let (engine, stub_gate) = (setup.engine, Arc::clone(&gate));
         let thread = std::thread::spawn(move || {
-            let make = || {
-                let cache = vec![u32::MAX; engine.pages * PAGE_LEN];
-                Engine::new(Stub { cache, tokenizer, gate: Arc::clone(&stub_gate) }, engine)
-            };
-            server.run(make).unwrap();
+            server.run(|| Engine::new(compute(&engine, &stub_gate), engine)).unwrap();
         });
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Running { address, handle, gate, data, client, thread: Some(thread) }
@@ -235,11 +321,23 @@ pub(crate) fn ask_with(text: &str, fields: Value) -> Value {
 
 /// A server with the usual limits that does not run.
 pub(crate) fn bind(listen: SocketAddr, data: &Path) -> Result<Server, ServerError> {
-    bind_with(listen, data, Limits::default(), 1024)
+    bind_with(listen, data, Limits::default(), 1024, None, tokenizer())
 }
 
-fn bind_with(listen: SocketAddr, data: &Path, limits: Limits, context_tokens: usize) -> Result<Server, ServerError> {
-    let tokenizer = tokenizer();
+/// A curve as it may have been measured.
+pub(crate) fn curve() -> BudgetCurve {
+    let task = Words { en: "Countdown, 3 numbers".into(), ar: "العد التنازلي، 3 أعداد".into() };
+    BudgetCurve { task, points: vec![(64, 0.25), (256, 0.5)] }
+}
+
+fn bind_with(
+    listen: SocketAddr,
+    data: &Path,
+    limits: Limits,
+    context_tokens: usize,
+    identity: Option<[u8; 32]>,
+    tokenizer: &'static Tokenizer,
+) -> Result<Server, ServerError> {
     let served = Served {
         id: "stub".into(),
         tokenizer,
@@ -248,7 +346,17 @@ fn bind_with(listen: SocketAddr, data: &Path, limits: Limits, context_tokens: us
         context_tokens,
         vocab: VOCAB,
         today: || (2026, 11, 22),
+        built_in: false,
+        budget_curve: Some(curve()),
+        embedder: Some(Embedder { pooling: Pooling::Mean, length: VECTOR_LEN, end: None }),
     };
     let allowed = Allowed::default();
-    Server::bind(Options { listen, data: data.to_path_buf(), limits, allowed, watts: Some(10.0) }, served)
+    let prompt_cache = identity.map(|identity| PromptCacheOptions {
+        identity: Box::new(move || Ok(identity)),
+        bytes_max: 64 << 20,
+        age_max: Duration::from_secs(3600),
+        problem: Box::new(|problem| panic!("{problem}")),
+    });
+    let data = data.to_path_buf();
+    Server::bind(Options { listen, data, limits, allowed, watts: Some(10.0), prompt_cache }, served)
 }

@@ -2,7 +2,8 @@
 //!
 //! A GGUF file names its pre-tokenizer (`tokenizer.ggml.pre`) instead of carrying the pattern; the patterns stand in
 //! the table below, each as the `tokenizer.json` of the family has it. `gpt2` vocabularies are byte-level BPE with
-//! merges, `llama` vocabularies SentencePiece BPE with scores.
+//! merges, `llama` vocabularies SentencePiece BPE with scores. A file whose tokenizer has neither form says `none` and
+//! may carry the whole `tokenizer.json` (`tokenizer.huggingface.json`, as the GGUF specification has it).
 
 use std::collections::HashSet;
 
@@ -16,8 +17,10 @@ use super::{Decoding, Meta, Parts, TokenDecoder, Tokenizer};
 /// `tokenizer.ggml.*` metadata as plain data; the caller reads it from the file.
 #[derive(Clone, Debug, Default)]
 pub struct GgufVocabulary {
-    /// `model`: `gpt2` or `llama`.
+    /// `model`: `gpt2`, `llama`, or `none`.
     pub model: String,
+    /// `tokenizer.huggingface.json`: where `model` is `none`, the tokenizer.
+    pub json: Option<String>,
     /// `pre`: the name of the pre-tokenizer, for `gpt2`.
     pub pre: Option<String>,
     /// `tokens`, by id.
@@ -130,15 +133,19 @@ pub fn known_pre_tokenizers() -> impl Iterator<Item = &'static str> {
 impl Tokenizer {
     /// Builds the tokenizer that a GGUF file describes.
     pub fn from_gguf(vocabulary: GgufVocabulary) -> Result<Tokenizer, TokenizerError> {
+        if let Some(json) = vocabulary.json.as_ref().filter(|_| vocabulary.model == "none") {
+            let mut tokenizer = Tokenizer::from_json(json.as_bytes())?;
+            tokenizer.meta = meta(&vocabulary);
+            let named = tokenizer.meta.bos.iter().chain(&tokenizer.meta.eos);
+            return match named.copied().find(|&id| tokenizer.token(id).is_none()) {
+                Some(id) => Err(TokenizerError::Vocabulary(format!("the special token {id} is no token"))),
+                None => Ok(tokenizer),
+            };
+        }
         check_lengths(&vocabulary)?;
         let mut parts = Parts { duplicates_allowed: true, ..Parts::default() };
         sort_tokens(&vocabulary, &mut parts);
-        parts.meta = Meta {
-            bos: vocabulary.bos,
-            eos: end_tokens(&vocabulary),
-            add_bos: vocabulary.add_bos.unwrap_or(vocabulary.model == "llama") && vocabulary.bos.is_some(),
-            templates: vocabulary.chat_template.iter().map(|text| ("default".into(), text.clone())).collect(),
-        };
+        parts.meta = meta(&vocabulary);
         match vocabulary.model.as_str() {
             "gpt2" => byte_level(&vocabulary, parts),
             "llama" => sentence_piece(&vocabulary, parts),
@@ -148,6 +155,15 @@ impl Tokenizer {
                 known: "gpt2, llama".into(),
             }),
         }
+    }
+}
+
+fn meta(vocabulary: &GgufVocabulary) -> Meta {
+    Meta {
+        bos: vocabulary.bos,
+        eos: end_tokens(vocabulary),
+        add_bos: vocabulary.add_bos.unwrap_or(vocabulary.model == "llama") && vocabulary.bos.is_some(),
+        templates: vocabulary.chat_template.iter().map(|text| ("default".into(), text.clone())).collect(),
     }
 }
 

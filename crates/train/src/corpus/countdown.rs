@@ -6,6 +6,9 @@
 //! goes on with `no, try again` for up to twelve different attempts, each as random as the first, and stops where one
 //! meets the target by chance or the attempts run out. The answer is always the last attempt as an expression, also
 //! where it misses. Nothing looks at the target to choose an operation.
+//!
+//! The option `solved` is for one control alone (fine-tuning on solutions): that share of the documents shows a single
+//! attempt, which meets the target. No recipe of the built-in model sets it.
 
 use std::collections::BTreeSet;
 
@@ -18,6 +21,8 @@ use super::{Document, Source};
 
 /// Most attempts of a document: those of four numbers then fit 512 tokens.
 const ATTEMPTS_MAX: usize = 12;
+/// Random plays that are tried for one that meets the target: with four numbers about one in thirty does.
+const SOLVING_MAX: usize = 2000;
 /// How often each of [`SIZES`] is asked.
 const LEVEL_WEIGHTS: [u32; SIZES.len()] = [2, 4, 4, 3, 3, 3];
 
@@ -26,6 +31,8 @@ pub(super) struct Countdown {
     pub(super) seed: u64,
     /// Share of the documents with more than one attempt.
     pub(super) retries: f64,
+    /// Share of the documents with one attempt that meets the target.
+    pub(super) solved: f64,
     pub(super) arabic: f64,
 }
 
@@ -35,9 +42,13 @@ impl Source for Countdown {
     }
 
     fn origin(&self) -> String {
+        let sought = match self.solved {
+            0.0 => "none with a sought solution".to_string(),
+            share => format!("{share} of them with a sought solution"),
+        };
         format!(
             "Random honest attempts at countdown puzzles, generator version 1; {} of the documents with several attempts, \
-             none with a sought solution; puzzles of reinforcement learning and evaluation excluded by hash.",
+             {sought}; puzzles of reinforcement learning and evaluation excluded by hash.",
             self.retries
         )
     }
@@ -47,14 +58,18 @@ impl Source for Countdown {
         let rng = &mut rng;
         let language = if rng.chance(self.arabic) { Language::Arabic } else { Language::English };
         let level = rng.weighted(&LEVEL_WEIGHTS) as u8 + 1;
-        let several = rng.chance(self.retries);
+        let solved = self.solved > 0.0 && rng.chance(self.solved);
+        let several = !solved && rng.chance(self.retries);
         loop {
             let problem = puzzle(rng, Split::Pretrain, level, language);
             let Expected::Countdown { numbers, target } = &problem.expected else { continue };
             let (numbers, target): (Vec<i64>, i64) = (numbers.iter().map(|&n| n.into()).collect(), (*target).into());
             let most = if numbers.len() == 2 { 4 } else { ATTEMPTS_MAX };
             let tries = if several { rng.range(2, most as i64) as usize } else { 1 };
-            let attempts = play(rng, &numbers, target, tries);
+            let attempts = match solved {
+                true => solution(rng, &numbers, target).into_iter().collect(),
+                false => play(rng, &numbers, target, tries),
+            };
             // Rarely every play of a puzzle needs a held-out fact.
             let Some(last) = attempts.last() else { continue };
             let answer = last.expression.clone();
@@ -62,6 +77,12 @@ impl Source for Countdown {
             return chat(rng, kind(numbers.len(), several), vec![turn], 0.01);
         }
     }
+}
+
+/// The first random play that meets the target.
+fn solution(rng: &mut Rng, numbers: &[i64], target: i64) -> Option<Attempt> {
+    let mut plays = (0..SOLVING_MAX).map(|_| attempt(rng, Split::Pretrain, numbers));
+    plays.find_map(|play| play.filter(|play| play.value() == target))
 }
 
 /// Up to `tries` different attempts, the last of them the first that meets the target.

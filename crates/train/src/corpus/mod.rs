@@ -47,17 +47,18 @@ pub const NAMES: &[&str] = &["sums", "countdown", "words", "stories", "talk", "l
 /// - `arabic`: documents in Arabic.
 /// - `chat`: documents in the chat format, of the corpora that also have plain ones (sums, words, stories).
 /// - `retries`: countdown documents with several attempts.
-const OPTIONS: [(&str, f64); 3] = [("arabic", 0.3), ("chat", 0.5), ("retries", 0.2)];
+/// - `solved`: countdown documents with one attempt that meets the target, for a control.
+const OPTIONS: [(&str, f64); 4] = [("arabic", 0.3), ("chat", 0.5), ("retries", 0.2), ("solved", 0.0)];
 
-/// The corpus of a name, with the options of the recipe's source table: `arabic`, `chat` and `retries`, each a share
-/// from 0 to 1.
+/// The corpus of a name, with the options of the recipe's source table: `arabic`, `chat`, `retries` and `solved`, each
+/// a share from 0 to 1.
 ///
 /// # Errors
 /// One sentence, if there is no such corpus, no such option, or a value is out of range.
 pub fn open(name: &str, seed: u64, options: &BTreeMap<String, f64>) -> Result<Box<dyn Source>, String> {
     let known: &[&str] = match name {
         "sums" | "words" | "stories" => &["arabic", "chat"],
-        "countdown" => &["arabic", "retries"],
+        "countdown" => &["arabic", "retries", "solved"],
         "talk" | "lists" => &["arabic"],
         "nano" => &["arabic", "chat", "retries"],
         _ => return Err(format!("there is no corpus {name:?}; known are: {}", NAMES.join(", "))),
@@ -74,12 +75,12 @@ pub fn open(name: &str, seed: u64, options: &BTreeMap<String, f64>) -> Result<Bo
         let default = OPTIONS.iter().find(|(name, _)| *name == option).map_or(0.0, |(_, value)| *value);
         options.get(option).copied().unwrap_or(default)
     };
-    let (arabic, chat, retries) = (value("arabic"), value("chat"), value("retries"));
+    let (arabic, chat, retries, solved) = (value("arabic"), value("chat"), value("retries"), value("solved"));
     let one = |name: &str| -> Box<dyn Source> {
         match name {
             // Most sums are the same in both languages.
             "sums" => Box::new(sums::Sums { seed, chat, arabic }),
-            "countdown" => Box::new(countdown::Countdown { seed, retries, arabic }),
+            "countdown" => Box::new(countdown::Countdown { seed, retries, solved, arabic }),
             "words" => Box::new(words::Words { seed, chat, arabic }),
             "stories" => Box::new(stories::Stories { seed, chat, arabic }),
             "talk" => Box::new(talk::Talk { seed, arabic }),

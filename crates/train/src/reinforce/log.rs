@@ -55,6 +55,9 @@ pub struct Line {
     pub learning_rate: f64,
     /// The level of each task after the step.
     pub levels: Vec<u8>,
+    /// For each task and level that was asked: answers, right ones, tokens.
+    #[serde(default)]
+    pub by_task: BTreeMap<String, [u64; 3]>,
     /// The first thing found that is not a finite number: the step changed nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonfinite: Option<String>,
@@ -71,8 +74,11 @@ pub struct Line {
 pub struct Measured {
     /// Steps that were done.
     pub step: u64,
-    /// For each task and level: problems, right answers, tokens.
+    /// For each task and level: answers, right ones, tokens.
     pub by_task: BTreeMap<String, [u64; 3]>,
+    /// For each task and level, where several answers were sampled: pass@k for k = 1, 2, 4 and so on, as (k, share).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pass_at: BTreeMap<String, Vec<(u32, f64)>>,
     /// Some answers in full, to the same problems each time.
     pub shown: Vec<Shown>,
 }
@@ -92,15 +98,15 @@ pub struct Shown {
     pub correct: bool,
 }
 
-impl Measured {
-    /// Counts an answer.
-    pub(super) fn count(&mut self, task: &str, correct: bool, tokens: usize) {
-        let counts = self.by_task.entry(task.to_string()).or_default();
-        counts[0] += 1;
-        counts[1] += u64::from(correct);
-        counts[2] += tokens as u64;
-    }
+/// Counts an answer.
+pub(super) fn count(by_task: &mut BTreeMap<String, [u64; 3]>, task: &str, correct: bool, tokens: usize) {
+    let counts = by_task.entry(task.to_string()).or_default();
+    counts[0] += 1;
+    counts[1] += u64::from(correct);
+    counts[2] += tokens as u64;
+}
 
+impl Measured {
     /// In a line.
     pub fn text(&self) -> String {
         let parts: Vec<String> = self

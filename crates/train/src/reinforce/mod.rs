@@ -11,17 +11,22 @@
 //! - rollout and learning run one forward pass on one set of weights: the largest difference between their
 //!   log-probabilities is in every line of the log, and is 0. Routing is equal for the same reason.
 
+mod export;
 mod log;
 mod problems;
 pub mod recipe;
+pub mod report;
 pub mod reward;
 pub mod rollout;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use engine::compute::Kept;
+use eval::statistics::pass_at_k;
 use kernels::pool::Pool;
 use kernels::train::optim::global_norm;
 use kernels::train::panels::Precision as Rounding;
@@ -40,13 +45,17 @@ use crate::run::checkpoint::{self, State};
 use crate::run::{End, RunError};
 use crate::schedule::rate;
 
+pub use export::export;
 pub use log::{Line, Log, Measured, Shown, read_log};
 pub use problems::Rung;
 pub use recipe::Recipe;
 
 use problems::Asked;
-use reward::{Judge, Worth, advantages};
+use reward::{Judge, Worth, advantages, chosen};
 use rollout::{Answer, Sample};
+
+/// Problems of each task and level of which an evaluation keeps an answer in full.
+const SHOWN: usize = 2;
 
 /// How long a run goes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,6 +108,7 @@ struct Loop<'a> {
     trainable: Trainable,
     reference: Option<Trainable>,
     passes: TrainState,
+    kept: Kept,
     gradients: Gradients,
     optimizer: Optimizer,
     rungs: Vec<Rung>,
@@ -134,7 +144,11 @@ impl<'a> Loop<'a> {
             Precision::Bf16 => Rounding::Bf16,
         };
         let refuse = |error: &dyn std::fmt::Display| RunError::Model(error.to_string());
-        let mut trainable = Trainable::from_model(&model, rounding, pool).map_err(|error| refuse(&error))?;
+        let trainable = match recipe.noise {
+            Some(std) => Trainable::init(model.spec.clone(), rounding, std, recipe.seed, pool),
+            None => Trainable::from_model(&model, rounding, pool),
+        };
+        let mut trainable = trainable.map_err(|error| refuse(&error))?;
         let mut optimizer = Optimizer::new(&recipe.optimizer, trainable.parameters());
         let no_reasoning = "the tokenizer has no token </think>: the model does not reason";
         let judge = Judge::new(tokenizer, &recipe.reinforce).ok_or_else(|| refuse(&no_reasoning))?;
@@ -145,7 +159,7 @@ impl<'a> Loop<'a> {
         checkpoint::clean(&checkpoints);
         let (mut state, rungs) = restored(recipe, &checkpoints, &mut trainable, &mut optimizer, pool, observer)?;
         let saved = (state.step > 0).then_some(state.step);
-        keep_recipe(recipe, folder)?;
+        export::keep_start(recipe, folder)?;
         let seconds_before = state.seconds;
         state.starts += 1;
         let mut run = Loop {
@@ -157,6 +171,7 @@ impl<'a> Loop<'a> {
             trainable,
             reference: None,
             passes: TrainState::new(Arithmetic::Absorbed),
+            kept: Kept::default(),
             optimizer,
             rungs,
             log: Log::open(folder, state.step)?,
@@ -252,6 +267,10 @@ impl<'a> Loop<'a> {
             }
             rung.count(task, answers, right);
         }
+        for (i, answer) in rollout.answers.iter().enumerate() {
+            let name = self.name_of(&rollout.asked[i / self.recipe.reinforce.group]);
+            log::count(&mut line.by_task, &name, rollout.worths[i].correct, answer.tokens.len());
+        }
         line.levels = self.rungs.iter().map(|rung| rung.level).collect();
         self.state.step += 1;
         line.step = self.state.step;
@@ -273,7 +292,8 @@ impl<'a> Loop<'a> {
         let mut random = Random::new(&[recipe.seed, 0x726f_6c6c, step]);
         let seeds: Vec<u64> = each.iter().map(|_| random.next()).collect();
         let how = self.sample(tokens_max, settings.temperature as f32);
-        let answers = rollout::sample(&self.trainable, self.pool, &each, &seeds, &how).map_err(RunError::Model)?;
+        let answers = rollout::sample(&self.trainable, self.pool, &mut self.kept, &each, &seeds, &how)
+            .map_err(RunError::Model)?;
         let worths = answers.iter().enumerate();
         let worths = worths.map(|(i, a)| self.judge.weigh(&asked[i / settings.group].problem, a, tokens_max)).collect();
         Ok(Rollout { asked, prompts, answers, worths, tokens_max })
@@ -289,9 +309,16 @@ impl<'a> Loop<'a> {
         let mut line = rollout.summary(settings.group);
         let rewards: Vec<f64> = rollout.worths.iter().map(|worth| worth.reward).collect();
         let advantages: Vec<f64> = rewards.chunks(settings.group).flat_map(advantages).collect();
-        let used: Vec<usize> = (0..advantages.len()).filter(|&i| advantages[i] != 0.0 || settings.kl > 0.0).collect();
-        let tokens: usize = used.iter().map(|&i| rollout.answers[i].tokens.len()).sum();
-        line.learned_tokens = tokens as u64;
+        let taught = |i: &usize| advantages[*i] != 0.0 || settings.kl > 0.0;
+        // One normaliser for all tokens of the step, those of answers that are left out as well.
+        let tokens: usize = (0..advantages.len()).filter(taught).map(|i| rollout.answers[i].tokens.len()).sum();
+        let mut random = Random::new(&[self.recipe.seed, 0x7061_7274, self.state.step]);
+        let groups = advantages.chunks(settings.group);
+        let shares: Vec<f64> = groups.flat_map(|group| chosen(group, settings.learn_answers, &mut random)).collect();
+        let mut used: Vec<usize> = (0..advantages.len()).filter(taught).filter(|&i| shares[i] > 0.0).collect();
+        // Long ones together: the parts that go through the model at once are filled evenly.
+        used.sort_by_key(|&i| std::cmp::Reverse(rollout.answers[i].tokens.len()));
+        line.learned_tokens = used.iter().map(|&i| rollout.answers[i].tokens.len() as u64).sum();
         let lr = rate(&self.recipe.schedule, self.recipe.optimizer.lr, settings.steps, self.state.step);
         line.learning_rate = lr;
         if used.is_empty() {
@@ -300,7 +327,7 @@ impl<'a> Loop<'a> {
         self.gradients.clear(self.pool);
         let (mut entropy, mut rows, mut divergence) = (0.0, 0usize, 0.0);
         for part in micro_batches(&used, rollout, settings.group, settings.micro_batch_tokens) {
-            let mut batch = Rows::of(part, rollout, settings.group, |i| advantages[i] / tokens as f64);
+            let mut batch = Rows::of(part, rollout, settings.group, |i| shares[i] * advantages[i] / tokens as f64);
             if let Some(reference) = &self.reference {
                 divergence += batch.pull(reference, self.pool, &mut self.passes, settings.kl / tokens as f64);
             }
@@ -335,30 +362,47 @@ impl<'a> Loop<'a> {
         line
     }
 
-    /// Held-out problems: one sampled answer each, and the same few problems in full for the report.
+    /// Held-out problems: sampled answers, one each or, before the first step and after the last, several; and some
+    /// answers to the same few problems in full for the report.
     fn evaluate(&mut self) -> Result<Measured, RunError> {
-        let recipe = self.recipe;
-        let all = problems::held_out(&recipe.tasks, 0, recipe.reinforce.evaluate_problems);
+        let (recipe, step) = (self.recipe, self.state.step);
+        let settings = &recipe.reinforce;
+        let samples = if step == 0 || step >= settings.steps { settings.evaluate_samples } else { 1 };
+        let all = problems::held_out(&recipe.tasks, 0, settings.evaluate_problems);
         let prompts = all.iter().map(|asked| self.prompter.prompt(&asked.problem.question));
         let prompts = prompts.collect::<Result<Vec<_>, RunError>>()?;
-        let each: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-        // The same seeds at every evaluation: the same problem is comparable over the run.
-        let seeds: Vec<u64> = (0..each.len() as u64).collect();
-        let tokens_max = recipe.reinforce.tokens_max.iter().map(|(_, n)| *n as usize).max().unwrap_or(1);
-        let how = self.sample(tokens_max, recipe.reinforce.temperature as f32);
-        let answers = rollout::sample(&self.trainable, self.pool, &each, &seeds, &how).map_err(RunError::Model)?;
-        let mut measured = Measured { step: self.state.step, ..Measured::default() };
-        for (i, (asked, answer)) in all.iter().zip(&answers).enumerate() {
-            let worth = self.judge.weigh(&asked.problem, answer, tokens_max);
-            let name = format!("{} {}", recipe.tasks[asked.task].name, asked.level);
-            measured.count(&name, worth.correct, answer.tokens.len());
-            if i % recipe.reinforce.evaluate_problems < 2 {
-                let (reasoning, said) = self.judge.split(answer);
-                let question = asked.problem.question.clone();
-                measured.shown.push(Shown { task: name, question, reasoning, answer: said, correct: worth.correct });
+        let each: Vec<&[u32]> = prompts.iter().flat_map(|p| std::iter::repeat_n(p.as_slice(), samples)).collect();
+        // The same seeds at every evaluation, whatever the number of samples: a problem is comparable over the run.
+        let seed = |i: usize| ((i % samples) as u64) << 32 | (i / samples) as u64;
+        let seeds: Vec<u64> = (0..each.len()).map(seed).collect();
+        let tokens_max = settings.tokens_max.iter().map(|(_, n)| *n as usize).max().unwrap_or(1);
+        let how = self.sample(tokens_max, settings.temperature as f32);
+        let answers = rollout::sample(&self.trainable, self.pool, &mut self.kept, &each, &seeds, &how);
+        let answers = answers.map_err(RunError::Model)?;
+        let mut measured = Measured { step, ..Measured::default() };
+        let mut rights: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (i, (asked, answers)) in all.iter().zip(answers.chunks(samples)).enumerate() {
+            let name = self.name_of(asked);
+            let worths: Vec<Worth> = answers.iter().map(|a| self.judge.weigh(&asked.problem, a, tokens_max)).collect();
+            for (worth, answer) in worths.iter().zip(answers) {
+                log::count(&mut measured.by_task, &name, worth.correct, answer.tokens.len());
+            }
+            rights.entry(name.clone()).or_default().push(worths.iter().filter(|worth| worth.correct).count());
+            if i % settings.evaluate_problems < SHOWN {
+                let (reasoning, answer) = self.judge.split(&answers[0]);
+                let (question, correct) = (asked.problem.question.clone(), worths[0].correct);
+                measured.shown.push(Shown { task: name, question, reasoning, answer, correct });
             }
         }
+        if samples > 1 {
+            measured.pass_at = rights.into_iter().map(|(name, rights)| (name, pass_curve(&rights, samples))).collect();
+        }
         Ok(measured)
+    }
+
+    /// Task and level.
+    fn name_of(&self, asked: &Asked) -> String {
+        format!("{} {}", self.recipe.tasks[asked.task].name, asked.level)
     }
 
     fn save(&mut self, observer: &mut dyn Observer) -> Result<(), RunError> {
@@ -377,6 +421,13 @@ impl<'a> Loop<'a> {
         observer.note(&format!("saved {}", path.display()));
         Ok(())
     }
+}
+
+/// Mean over problems of pass@k for k = 1, 2, 4 .. up to the number of samples; `rights` are each problem's right ones.
+fn pass_curve(rights: &[usize], samples: usize) -> Vec<(u32, f64)> {
+    let ks = std::iter::successors(Some(1usize), |k| Some(k * 2)).take_while(|k| *k <= samples);
+    let mean = |k: usize| rights.iter().map(|&right| pass_at_k(samples, right, k)).sum::<f64>() / rights.len() as f64;
+    ks.map(|k| (k as u32, mean(k))).collect()
 }
 
 /// What the newest whole checkpoint remembers, its weights and moments put back; or a start.
@@ -405,14 +456,6 @@ fn restored(
     Ok((state, memory.rungs))
 }
 
-/// Copies the recipe into the run's folder, so that it stands for itself.
-fn keep_recipe(recipe: &Recipe, folder: &Path) -> Result<(), RunError> {
-    let path = folder.join(crate::pretrain::layout::RECIPE);
-    let text = serde_json::to_string_pretty(recipe).unwrap_or_default();
-    let written = files::write_whole(&path, |out| out.write_all(text.as_bytes()));
-    written.map(|_| ()).map_err(|source| RunError::Write { path, source })
-}
-
 impl Rollout {
     /// Each problem with its answers' worths.
     fn by_problem(&self) -> impl Iterator<Item = (&Asked, &[Worth])> {
@@ -433,7 +476,7 @@ impl Rollout {
             language: mean(&|worth| worth.language),
             retry_share: mean(&|worth| flag(worth.retries > 0)),
             retries: mean(&|worth| worth.retries as f64),
-            ended: self.answers.iter().filter(|answer| answer.ended).count() as f64 / n,
+            ended: self.answers.iter().filter(|answer| answer.stopped).count() as f64 / n,
             repeated: rollout::repeated_share(&self.answers),
             length: tokens as f64 / n,
             tokens: tokens as u64,

@@ -1,6 +1,7 @@
 //! Which problems a step asks: tasks by their shares, levels by how well they go.
 
 use eval::rng::Rng;
+use eval::tasks::lists::{ListTask, list_problem};
 use eval::tasks::{arithmetic, countdown};
 use eval::words;
 use eval::{Language, Problem, Split};
@@ -14,8 +15,13 @@ const MEMORY: f64 = 0.9;
 const ANSWERS_MIN: u64 = 256;
 
 /// The tasks that ask, with their highest level.
-const TASKS: [(&str, u8); 4] =
-    [("countdown", countdown::SIZES.len() as u8), ("sums", 4), ("comparison", 1), ("words", words::OPERATIONS_MAX)];
+const TASKS: [(&str, u8); 5] = [
+    ("countdown", countdown::SIZES.len() as u8),
+    ("sums", arithmetic::SUM_LEVELS),
+    ("comparison", 1),
+    ("words", words::OPERATIONS_MAX),
+    ("lists", 3),
+];
 
 /// Whether there is such a task with such a level.
 pub(super) fn check(task: &str, level: u8) -> Result<(), String> {
@@ -32,6 +38,10 @@ pub(super) fn problem(task: &str, rng: &mut Rng, split: Split, level: u8, langua
         "countdown" => countdown::puzzle(rng, split, level, language),
         "sums" => arithmetic::sum(rng, split, level, language).problem,
         "comparison" => arithmetic::comparison(rng, split, language).problem,
+        "lists" => {
+            let kind = *rng.choose(&ListTask::ALL);
+            list_problem(rng, split, kind, level, language).problem
+        }
         _ => words::word_problem(rng, split, level, language).problem,
     }
 }

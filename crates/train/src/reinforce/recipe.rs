@@ -21,6 +21,10 @@ pub struct Recipe {
     pub seed: u64,
     /// The model to begin with: a folder in Hugging Face layout, with its tokenizer.
     pub from: PathBuf,
+    /// Begin with noise of this standard deviation in place of the model's weights: the control that shows what
+    /// pre-training gives.
+    #[serde(default)]
+    pub noise: Option<f32>,
     /// How much.
     pub reinforce: Reinforce,
     /// What is asked.
@@ -50,6 +54,11 @@ pub struct Reinforce {
     pub prompts: usize,
     /// Answers to each problem.
     pub group: usize,
+    /// Answers of a group that are learned from (0: all). Learning from a token costs about three times what sampling
+    /// it does, so some of a group are chosen, right and wrong ones alike, and count for those left out: the expected
+    /// gradient is that of the whole group (in the manner of PODS, Xu et al. 2025).
+    #[serde(default)]
+    pub learn_answers: usize,
     /// The longest answer, from a share of the run on: `[[0, 256], [0.5, 512]]` doubles it in mid-run.
     pub tokens_max: Vec<(f64, f64)>,
     /// The last share of that length in which the reward falls in a straight line to zero (DAPO's soft punishment);
@@ -59,7 +68,7 @@ pub struct Reinforce {
     /// Temperature of the answers; learning is exact for 1.
     #[serde(default = "one")]
     pub temperature: f64,
-    /// Reward for a right answer.
+    /// Reward for an answer that is right and in the right form.
     #[serde(default = "one")]
     pub correct: f64,
     /// Reward for an answer in the right form, right or wrong.
@@ -89,6 +98,9 @@ pub struct Reinforce {
     /// Problems of each task and level in an evaluation.
     #[serde(default = "evaluate")]
     pub evaluate_problems: usize,
+    /// Answers to each of them in the first and the last evaluation, for pass@k; one in the others.
+    #[serde(default = "samples")]
+    pub evaluate_samples: usize,
 }
 
 /// A kind of problem, with its ladder of levels.
@@ -126,6 +138,9 @@ fn at_once() -> usize {
 }
 fn evaluate() -> usize {
     64
+}
+fn samples() -> usize {
+    16
 }
 fn first() -> u8 {
     1
@@ -185,12 +200,14 @@ impl Recipe {
             Err(RecipeError::Value { file: file.to_string(), key: key.to_string(), value, limit: limit.to_string() })
         };
         let r = &self.reinforce;
-        let counts: [(&str, u64, u64, u64); 6] = [
+        let counts: [(&str, u64, u64, u64); 8] = [
             ("reinforce.steps", r.steps, 1, 10_000_000),
             ("reinforce.prompts", r.prompts as u64, 1, 65_536),
             ("reinforce.group", r.group as u64, 2, 1024),
             ("reinforce.micro_batch_tokens", r.micro_batch_tokens as u64, 16, 1 << 24),
             ("reinforce.answers_at_once", r.answers_at_once as u64, 1, 65_536),
+            ("reinforce.evaluate_samples", r.evaluate_samples as u64, 1, 1024),
+            ("reinforce.learn_answers", r.learn_answers as u64, 0, 1024),
             ("reinforce.evaluate_problems", r.evaluate_problems as u64, 1, 100_000),
         ];
         for (key, value, low, high) in counts {
@@ -217,6 +234,15 @@ impl Recipe {
         if !(r.tokens_max.first().is_some_and(|(from, _)| *from == 0.0) && rising && lengths) {
             let limit = "pairs of a share of the run, rising from 0, and a length of 1 to 1048576 tokens";
             return refuse("reinforce.tokens_max", format!("{:?}", r.tokens_max), limit);
+        }
+        if r.learn_answers > 0 && r.kl > 0.0 {
+            let limit = "0 where reinforce.kl is above 0: the divergence is of all answers";
+            return refuse("reinforce.learn_answers", r.learn_answers.to_string(), limit);
+        }
+        if let Some(std) = self.noise
+            && (!(std > 0.0 && std <= 1.0) || r.kl > 0.0)
+        {
+            return refuse("noise", std.to_string(), "above 0 and at most 1, and absent where reinforce.kl is above 0");
         }
         if self.tasks.is_empty() {
             return refuse("task", "absent".to_string(), "at least one task");

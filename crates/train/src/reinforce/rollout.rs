@@ -5,14 +5,17 @@
 
 use std::collections::HashMap;
 
-use engine::compute::ModelCompute;
+use engine::compute::{Kept, ModelCompute};
 use engine::limits::Limits;
-use engine::request::{Command, Event, Finish, Request};
 use engine::sampler::Sampling;
 use engine::step::Engine;
+use eval::runner::{Job, run_jobs};
 use kernels::attention::{CacheFormat, PAGE_LEN};
 use kernels::pool::Pool;
 use model::train::Trainable;
+
+/// A sampled answer, with the log-probability of each of its tokens under the model.
+pub use eval::runner::Output as Answer;
 
 /// Tokens of prompts that are computed in one step.
 const PROMPT_TOKENS: usize = 4096;
@@ -30,24 +33,15 @@ pub struct Sample {
     pub at_once: usize,
 }
 
-/// A sampled answer.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Answer {
-    /// Its tokens, the one that ends it included.
-    pub tokens: Vec<u32>,
-    /// Log-probability of each token under the model.
-    pub logprobs: Vec<f32>,
-    /// Whether it ended by itself.
-    pub ended: bool,
-}
-
-/// One answer to each prompt; answer `i` depends on its prompt and on `seeds[i]` alone.
+/// One answer to each prompt; answer `i` depends on its prompt and on `seeds[i]` alone. `kept` is the cache, from
+/// rollout to rollout.
 ///
 /// # Errors
 /// If the engine refuses a prompt, or the model's output is not finite.
 pub fn sample(
     trainable: &Trainable,
     pool: &Pool,
+    kept: &mut Kept,
     prompts: &[&[u32]],
     seeds: &[u64],
     how: &Sample,
@@ -66,46 +60,22 @@ pub fn sample(
         context_tokens_max: context,
         pages,
     };
-    let compute = ModelCompute::new(trainable.model(), pool, pages, CacheFormat::F32);
-    let mut engine = Engine::new(compute, limits);
-    let mut inbox: Vec<Command> = prompts
+    let jobs: Vec<Job> = prompts
         .iter()
         .zip(seeds)
-        .enumerate()
-        .map(|(id, (prompt, &seed))| Command::Submit(request(id as u64, prompt, seed, how)))
+        .map(|(prompt, &seed)| Job {
+            prompt: prompt.to_vec(),
+            sampling: Sampling { temperature: how.temperature, seed, ..Sampling::default() },
+            max_tokens: how.tokens_max,
+            stop_tokens: vec![how.end],
+            thinking: None,
+        })
         .collect();
-    let mut answers = vec![Answer::default(); prompts.len()];
-    while !(engine.is_idle() && inbox.is_empty()) {
-        for event in engine.step(&mut inbox) {
-            match event {
-                Event::Token { id, token, logprob, .. } => {
-                    answers[id as usize].tokens.push(token);
-                    answers[id as usize].logprobs.push(logprob);
-                }
-                Event::Finished { id, finish, .. } => match finish {
-                    Finish::Stop => answers[id as usize].ended = true,
-                    Finish::Length => {}
-                    other => return Err(format!("an answer ended with {other:?}")),
-                },
-                Event::Started { .. } => {}
-                Event::Refused(_, refusal) => return Err(refusal.to_string()),
-            }
-        }
-    }
-    Ok(answers)
-}
-
-fn request(id: u64, prompt: &[u32], seed: u64, how: &Sample) -> Request {
-    Request {
-        id,
-        owner: 0,
-        prompt: prompt.to_vec(),
-        sampling: Sampling { temperature: how.temperature, seed, ..Sampling::default() },
-        max_tokens: how.tokens_max,
-        stop_tokens: vec![how.end],
-        top_logprobs: 0,
-        constraint: None,
-    }
+    let compute = ModelCompute::with(std::mem::take(kept), trainable.model(), pool, pages, CacheFormat::F32);
+    let mut engine = Engine::new(compute, limits);
+    let answers = run_jobs(&mut engine, &jobs, jobs.len(), &mut |_, _| true).map_err(|error| error.to_string());
+    *kept = engine.into_compute().keep();
+    answers
 }
 
 /// Share of answers that another answer repeats word for word.

@@ -199,13 +199,16 @@ pub fn lock(folder: &Path) -> Result<File, RunError> {
     }
 }
 
-/// Whether the run was begun with a recipe that differs in its length alone, and would have done the same so far: so a
-/// run with a constant learning rate can be made longer or shorter until its end comes in sight.
-fn only_longer(recipe: &Recipe, options: &Options, state: &State) -> bool {
+/// Whether the run was begun with a recipe that differs in its length and schedules alone, and would have done the same
+/// so far: so a run with a constant learning rate can be made longer or shorter until its end comes in sight.
+fn same_so_far(recipe: &Recipe, options: &Options, state: &State) -> bool {
     let begun_with = |before: &&Recipe| files::sha256(before.fingerprint_text().as_bytes()) == state.recipe_sha256;
     let Some(before) = options.before.iter().find(begun_with) else { return false };
     let mut same = before.clone();
     same.train.tokens = recipe.train.tokens;
+    same.train.mtp_weight = recipe.train.mtp_weight.clone();
+    same.train.bias_speed = recipe.train.bias_speed.clone();
+    same.schedule = recipe.schedule.clone();
     let setting = |recipe: &Recipe, step: u64| {
         let share = step as f64 / recipe.steps() as f64;
         let pieces = [&recipe.train.mtp_weight, &recipe.train.bias_speed].map(|list| piecewise(list, share));
@@ -274,7 +277,7 @@ impl<'a> Loop<'a> {
             None => State { recipe_sha256, manifest_sha256, elements, more, ..State::default() },
             Some((path, state)) => {
                 let changed = |what| Err(RunError::Changed { path: path.clone(), what });
-                if state.recipe_sha256 != recipe_sha256 && !only_longer(recipe, options, &state) {
+                if state.recipe_sha256 != recipe_sha256 && !same_so_far(recipe, options, &state) {
                     return changed("recipe");
                 }
                 if state.manifest_sha256 != manifest_sha256 {

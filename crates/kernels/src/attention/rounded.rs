@@ -1,0 +1,353 @@
+//! Attention in bfloat16: queries, keys, values and the weights of a softmax rounded, sums in f32.
+//!
+//! A score keeps sixteen partial sums. Of each thirty-two elements of query and key, pair `i` (elements `2i`
+//! and `2i + 1`) goes to sum `i`, its odd product before the even one; the sums are added as the tree of
+//! [`Lanes`](crate::lanes::Lanes). Values are added in pairs of positions that begin at even ones, the odd
+//! position before the even one, with zeros for positions that a query does not see.
+//!
+//! Products of bfloat16 are exact in f32, so this is what processors' own dot products give ([`super::dots`]);
+//! elsewhere the elements are put in that order as floats and go through the same loops as exact attention.
+
+use super::plane::{PAGE_LEN, Plane};
+use super::sums::{Sums, Weights, add_weighted};
+use super::tile::{Page, Scratch, Seen, keys_of, place_scores, values_of};
+use super::{Cached, Call, Tile};
+use crate::gemm::{bf16_to_f32, f32_to_bf16};
+use crate::tile::{MOST_COLUMNS, ROW_STEP, Rows, multiply, room};
+
+/// Pairs of positions of a page.
+pub(super) const HALF_PAGE: usize = PAGE_LEN / 2;
+/// Columns of values that are laid out at a time for dot products.
+pub(super) const COLUMNS: usize = 64;
+
+/// Sixteen pairs of bfloat16, where loads never cross a line of the cache.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Words(pub(super) [u32; 16]);
+
+/// Buffers of a task.
+#[derive(Default)]
+pub(super) struct Buffers {
+    /// `[rows, key words]`
+    queries: Vec<Words>,
+    /// `[PAGE_LEN, key words]`
+    keys: Vec<Words>,
+    /// `[PAGE_LEN, value words]`, where values are not the keys.
+    values: Vec<Words>,
+    /// `[rows, HALF_PAGE]` weights in pairs.
+    weights: Vec<[Words; 2]>,
+    /// `[HALF_PAGE, COLUMNS]` values in pairs.
+    columns: Vec<Words>,
+    /// The value of a position that is not seen.
+    zeros: Vec<Words>,
+}
+
+/// Elements of a row, rounded up to whole vectors of pairs.
+fn wide(len: usize) -> usize {
+    len.next_multiple_of(32)
+}
+
+/// At least `len` vectors of whatever value.
+fn space<T: Copy>(buffer: &mut Vec<T>, len: usize, empty: T) -> &mut [T] {
+    if buffer.len() < len {
+        buffer.resize(len, empty);
+    }
+    &mut buffer[..len]
+}
+
+/// The elements of some vectors.
+fn halves(words: &mut [Words]) -> &mut [u16] {
+    let len = words.len() * 32;
+    // SAFETY: plain numbers without padding, 32 in each.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), len) }
+}
+
+/// Rounded floats in the order of the sums: of each thirty-two the odd ones, then the even ones.
+#[inline(always)] // for the caller's instruction set
+fn in_order(row: &mut [f32]) {
+    for block in row.as_chunks_mut::<32>().0 {
+        let from = *block;
+        for i in 0..16 {
+            block[i] = rounded(from[2 * i + 1]);
+            block[16 + i] = rounded(from[2 * i]);
+        }
+    }
+}
+
+/// To the nearest bfloat16, as a float.
+#[inline(always)]
+pub(super) fn rounded(v: f32) -> f32 {
+    bf16_to_f32(f32_to_bf16(v))
+}
+
+/// Takes the tile's queries, padded with zeros.
+#[inline(always)] // for the caller's instruction set
+pub(super) fn take_queries<const DOTS: bool>(call: &Call, tile: &Tile, s: &mut Scratch) {
+    let (dim, pad, rows) = (call.shape.key_dim, wide(call.shape.key_dim), tile.rows());
+    let query = |row: usize| {
+        let (token, head) = tile.token_head(row);
+        &call.q[(token * call.shape.heads + head) * dim..][..dim]
+    };
+    if DOTS {
+        let to = space(&mut s.rounded.queries, rows * pad / 32, Words([0; 16]));
+        for (row, to) in halves(to).chunks_exact_mut(pad).enumerate() {
+            to.iter_mut().zip(query(row)).for_each(|(to, &v)| *to = f32_to_bf16(v));
+            to[dim..].fill(0);
+        }
+        return;
+    }
+    for (row, to) in room(&mut s.queries, rows * pad).chunks_exact_mut(pad).enumerate() {
+        to[..dim].copy_from_slice(query(row));
+        to[dim..].fill(0.0);
+        in_order(to);
+    }
+}
+
+/// `scores[row, slot] = softcap(scale * query[row] . key)`; slots that nobody sees hold anything.
+///
+/// # Safety
+/// The processor has `V`'s instruction set, and (`DOTS`) AVX512-BF16.
+#[inline(always)]
+pub(super) unsafe fn page_scores<V: Sums, const DOTS: bool>(
+    call: &Call,
+    tile: &Tile,
+    seen: &Seen,
+    here: &Page,
+    s: &mut Scratch,
+) {
+    const STRIDE: usize = ROW_STEP.next_multiple_of(16) * 16;
+    let mut partial = [const { std::mem::MaybeUninit::<f32>::uninit() }; STRIDE * MOST_COLUMNS];
+    let partial = partial.as_mut_ptr().cast::<f32>();
+    let (rows, pad, slots) = (tile.rows(), wide(call.shape.key_dim), &here.slots);
+    let (plane, cols) = keys_of(call, tile);
+    let words = space(&mut s.rounded.keys, if DOTS { PAGE_LEN * pad / 32 } else { 0 }, Words([0; 16]));
+    let floats = room(&mut s.keys, if DOTS { 0 } else { ROW_STEP * pad });
+    for first in (0..slots.count).step_by(ROW_STEP) {
+        let count = (slots.count - first).min(ROW_STEP);
+        if DOTS {
+            let to = &mut halves(words)[first * pad..(first + count) * pad];
+            here.load_halves(tile, plane, cols.clone(), first..first + count, to, pad);
+        } else {
+            here.load(tile, plane, cols.clone(), first..first + count, &mut floats[..count * pad], pad);
+            floats[..count * pad].chunks_exact_mut(pad).for_each(in_order);
+        }
+        let step = if DOTS { MOST_COLUMNS } else { V::TILE.1 };
+        for row in (0..rows).step_by(step) {
+            let columns = (rows - row).min(step);
+            if !seen.by_rows(tile, row..row + columns, slots.list[first]) {
+                continue;
+            }
+            // SAFETY: buffers hold those keys and queries, `partial` all partial sums; `sums` reads those of
+            // the keys up to a multiple of 16 (the rest are zero) and writes as many scores, which end with
+            // the page or are overwritten by the next keys'.
+            unsafe {
+                if DOTS {
+                    let keys = words[first * pad / 32..].as_ptr().cast();
+                    let queries = s.rounded.queries[row * pad / 32..].as_ptr().cast();
+                    dot_scores((keys, count), (queries, columns), pad / 2, partial, STRIDE);
+                } else {
+                    let keys = Rows { start: floats.as_ptr(), stride: pad, count };
+                    let queries = &s.queries[row * pad..(row + columns) * pad];
+                    let queries = Rows { start: queries.as_ptr(), stride: pad, count: columns };
+                    multiply::<V>(keys, queries, pad, partial, STRIDE, true);
+                }
+                for column in 0..columns {
+                    let to = &mut s.scores[(row + column) * PAGE_LEN..][first..PAGE_LEN];
+                    let from = partial.add(column * STRIDE);
+                    (count..count.next_multiple_of(16)).for_each(|i| V::splat(0.0).store(from.add(16 * i)));
+                    assert!(to.len() >= count.next_multiple_of(16));
+                    V::sums(from, count, to.as_mut_ptr());
+                    to[..count].iter_mut().for_each(|v| *v *= call.shape.scale);
+                }
+            }
+        }
+    }
+    place_scores(call.shape, slots, &mut s.scores[..rows * PAGE_LEN]);
+}
+
+/// Adds the page's values to each row. What tokens see differs at the ends of what they see at all: there
+/// each token's rows are added alone, so that no value reaches a row that does not see it.
+///
+/// # Safety
+/// As [`page_scores`], which came before.
+#[inline(always)]
+pub(super) unsafe fn add_values<V: Sums, const DOTS: bool>(
+    call: &Call,
+    tile: &Tile,
+    seen: &Seen,
+    here: &Page,
+    s: &mut Scratch,
+    acc: &mut [f32],
+) {
+    if DOTS {
+        load_values(call, tile, here, s);
+    }
+    let alike = seen.all == seen.any;
+    let (groups, heads) = if alike { (1, tile.rows()) } else { (tile.chunk.rows, tile.heads) };
+    for group in 0..groups {
+        let bits = if alike { seen.any } else { seen.tokens[group] };
+        // Pairs after the last position that is seen are zeros.
+        let pairs = (PAGE_LEN - bits.leading_zeros() as usize).div_ceil(2);
+        let rows = group * heads..(group + 1) * heads;
+        // SAFETY: the rows are the tile's; the rest is the caller's promise.
+        unsafe {
+            if DOTS {
+                add_by_dots(call, here, (bits, pairs), rows, s, acc, tile.rows());
+            } else {
+                add_by_floats::<V>(call, tile, here, (bits, pairs), rows, s, acc);
+            }
+        }
+    }
+}
+
+/// The values of the pairs to some rows, as floats in the order of the sums.
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
+#[inline(always)]
+unsafe fn add_by_floats<V: Sums>(
+    call: &Call,
+    tile: &Tile,
+    here: &Page,
+    (bits, pairs): (u64, usize),
+    rows: std::ops::Range<usize>,
+    s: &mut Scratch,
+    acc: &mut [f32],
+) {
+    /// Odd positions before even ones.
+    const ORDER: [u8; PAGE_LEN] = {
+        let mut order = [0; PAGE_LEN];
+        let mut i = 0;
+        while i < PAGE_LEN {
+            order[i] = i as u8 ^ 1;
+            i += 1;
+        }
+        order
+    };
+    const STEP: usize = 16;
+    let (width, dim) = (acc.len() / tile.rows(), call.shape.value_dim);
+    let (plane, cols) = values_of(call, tile);
+    let values = room(&mut s.values, STEP * width);
+    for first in (0..2 * pairs).step_by(STEP) {
+        let list = &ORDER[first..(2 * pairs).min(first + STEP)];
+        for (&slot, to) in list.iter().zip(values.chunks_exact_mut(width)) {
+            to.fill(0.0);
+            if bits >> slot & 1 == 1 {
+                plane.load(tile.chunk.pages[here.page], &[slot], cols.clone(), &mut to[..dim], dim);
+                to.iter_mut().for_each(|v| *v = rounded(*v));
+            }
+        }
+        assert!(rows.end * width <= acc.len() && rows.end * PAGE_LEN <= s.scores.len());
+        // SAFETY: the rows were just found to be there, and `values` holds as many as the list; the instruction
+        // set is the caller's promise.
+        unsafe {
+            let start = s.scores.as_ptr().add(rows.start * PAGE_LEN);
+            let weights = Weights { start, stride: PAGE_LEN, rows: rows.len(), slots: list };
+            add_weighted::<V>(acc.as_mut_ptr().add(rows.start * width), weights, values.as_ptr(), width, width);
+        }
+    }
+}
+
+/// Whether the first part of the keys serves as the values.
+fn shared_values(call: &Call) -> bool {
+    matches!(call.cached, Cached::Latent(_))
+}
+
+/// Elements from one row of values to the next.
+fn value_stride(call: &Call) -> usize {
+    if shared_values(call) { wide(call.shape.key_dim) } else { wide(call.shape.value_dim) }
+}
+
+/// The page's values, where they are not the keys.
+#[inline(always)] // for the caller's instruction set
+fn load_values(call: &Call, tile: &Tile, here: &Page, s: &mut Scratch) {
+    if !shared_values(call) {
+        let (stride, count) = (value_stride(call), here.slots.count);
+        let to = space(&mut s.rounded.values, PAGE_LEN * stride / 32, Words([0; 16]));
+        let (plane, cols): (&Plane, _) = values_of(call, tile);
+        here.load_halves(tile, plane, cols, 0..count, &mut halves(to)[..count * stride], stride);
+    }
+}
+
+/// The values of the pairs to some rows of `acc` (which has `all` rows), with dot products.
+///
+/// # Safety
+/// The processor has AVX512-BF16.
+#[inline(always)]
+unsafe fn add_by_dots(
+    call: &Call,
+    here: &Page,
+    (bits, pairs): (u64, usize),
+    rows: std::ops::Range<usize>,
+    s: &mut Scratch,
+    acc: &mut [f32],
+    all: usize,
+) {
+    let (stride, width) = (value_stride(call), acc.len() / all);
+    let Buffers { keys, values, weights, columns, zeros, .. } = &mut s.rounded;
+    let zeros = space(zeros, stride / 32, Words([0; 16])).as_ptr().cast();
+    let values = halves(if shared_values(call) { keys } else { values });
+    assert!(here.slots.count * stride <= values.len(), "{} values of {stride} elements", here.slots.count);
+    let mut at: [*const u16; PAGE_LEN] = [zeros; PAGE_LEN];
+    for (i, &slot) in here.slots.list[..here.slots.count].iter().enumerate() {
+        if bits >> slot & 1 == 1 {
+            at[usize::from(slot)] = values[i * stride..].as_ptr();
+        }
+    }
+    let weights = space(weights, rows.len(), [Words([0; 16]); 2]);
+    for (row, to) in rows.clone().zip(weights.iter_mut()) {
+        let from = &s.scores[row * PAGE_LEN..][..PAGE_LEN];
+        for (i, pair) in from.as_chunks::<2>().0.iter().enumerate() {
+            // Rounded before: the lower halves are zeros.
+            to[i / 16].0[i % 16] = pair[0].to_bits() >> 16 | pair[1].to_bits() & 0xffff_0000;
+        }
+    }
+    let columns = space(columns, HALF_PAGE * COLUMNS / 16, Words([0; 16])).as_mut_ptr().cast::<u32>();
+    assert!(rows.end * width <= acc.len());
+    for first in (0..width).step_by(COLUMNS) {
+        let count = (width - first).min(COLUMNS);
+        // SAFETY: rows of values are `stride` long, which is `width` rounded up to 32 at least; the rows of
+        // `acc` are there; the instruction set is the caller's promise.
+        unsafe {
+            for part in (0..count).step_by(32) {
+                interleave(&at, pairs, first + part, columns.add(part));
+            }
+            dot_add(acc.as_mut_ptr().add(rows.start * width + first), width, weights, columns, pairs, count / 16);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+use super::dots::{add as dot_add, interleave, scores as dot_scores};
+#[cfg(not(target_arch = "x86_64"))]
+use elsewhere::{dot_add, dot_scores, interleave};
+
+/// Dot products of processors whose code has none: never called.
+#[cfg(not(target_arch = "x86_64"))]
+mod elsewhere {
+    use super::{PAGE_LEN, Words};
+    pub(super) unsafe fn dot_scores(_: (*const u32, usize), _: (*const u32, usize), _: usize, _: *mut f32, _: usize) {
+        unreachable!("no dot products here")
+    }
+    pub(super) unsafe fn interleave(_: &[*const u16; PAGE_LEN], _: usize, _: usize, _: *mut u32) {
+        unreachable!("no dot products here")
+    }
+    pub(super) unsafe fn dot_add(_: *mut f32, _: usize, _: &[[Words; 2]], _: *const u32, _: usize, _: usize) {
+        unreachable!("no dot products here")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_a_row_is_odd_before_even() {
+        let mut row: Vec<f32> = (0..64).map(|i| i as f32).collect();
+        in_order(&mut row);
+        assert_eq!(row[..2], [1.0, 3.0]);
+        assert_eq!(row[15..18], [31.0, 0.0, 2.0]);
+        assert_eq!(row[32..34], [33.0, 35.0]);
+        assert_eq!((rounded(1.0 + 1.0 / 256.0), rounded(1.0 + 3.0 / 256.0)), (1.0, 1.0 + 4.0 / 256.0));
+    }
+}
