@@ -77,11 +77,10 @@ pub fn trial(recipe: &Recipe, pool: &Pool) -> Result<Trial, RunError> {
     let micro_batches = (recipe.train.batch_tokens / recipe.train.micro_batch_tokens) as f64;
     let step_seconds = [early, late].map(|micro| micro * micro_batches + update);
     let steps = recipe.steps();
-    let share_late = (0..steps).filter(|&step| {
-        let at = |share: f64| piecewise(&recipe.train.mtp_weight, share) > 0.0;
-        at(step as f64 / steps as f64) && !at(0.0)
-    });
-    let late_steps = share_late.count() as f64;
+    // Prediction modules take as long as a layer; some recipes begin without them, or end so.
+    let with_modules = |share: f64| piecewise(&recipe.train.mtp_weight, share) > 0.0;
+    let changed = |step: &u64| with_modules(*step as f64 / steps as f64) != with_modules(0.0);
+    let late_steps = (0..steps).filter(changed).count() as f64;
     let evaluations = steps.div_ceil(recipe.run.evaluate_every) as f64;
     let per_evaluation = recipe.run.evaluate_tokens as f64 / recipe.train.micro_batch_tokens as f64;
     let evaluation_seconds = evaluations * per_evaluation * measure;

@@ -1,9 +1,13 @@
 //! The recipes of the repository: they are read, and those that are to be compared differ in nothing else.
 
+mod common;
+
 use std::path::Path;
 
+use kernels::pool::Pool;
 use train::memory::MemoryPlan;
 use train::recipe::Recipe;
+use train::trial::trial;
 
 fn recipe(name: &str) -> Recipe {
     Recipe::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes").join(name)).unwrap()
@@ -40,4 +44,19 @@ fn adapters_need_a_small_part_of_the_memory() {
     assert!(adapted.masters < whole.masters / 20 && adapted.moments < whole.moments / 20, "{adapted:?}");
     assert!(adapted.gradients < whole.gradients / 3, "one block of the model and one matrix: {adapted:?}");
     assert!(adapted.copies < whole.copies && adapted.copies > whole.copies / 2, "{adapted:?}");
+}
+
+#[test]
+fn a_trial_says_what_a_run_takes_and_writes_nothing() {
+    let site = common::Site::new();
+    let recipe = site.recipe(&[("[0.5, 0.1]", "[0.5, 0.0]")]);
+    let before = std::fs::read_dir(site.root.path()).unwrap().count();
+    let found = trial(&recipe, &Pool::new(1)).unwrap();
+    assert_eq!(found.memory, MemoryPlan::of(&recipe, &recipe.spec().unwrap()));
+    let [first, last] = found.step_seconds;
+    assert!(first > 0.0 && last > 0.0 && found.evaluation_seconds > 0.0, "{found:?}");
+    // 40 steps, the second half without the prediction module.
+    let expected = 20.0 * (first + last) + found.evaluation_seconds;
+    assert!((found.seconds - expected).abs() < 1e-9 * expected, "{found:?}");
+    assert_eq!(std::fs::read_dir(site.root.path()).unwrap().count(), before);
 }
