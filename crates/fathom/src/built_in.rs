@@ -1,7 +1,7 @@
 //! The models inside the program: what `fathom` without arguments serves.
 //!
-//! `models/nano/nano.gguf` was trained by the recipes of this repository (docs/zero.md) and is read where it lies in the
-//! program's own file: nothing is unpacked or copied.
+//! `models/nano/nano.gguf` was trained by the recipes of this repository (docs/zero.md) and is read where it lies in
+//! the program's own file: nothing is unpacked or copied.
 
 /// A model inside the program.
 pub(crate) struct BuiltIn {
