@@ -2,7 +2,7 @@
 //!
 //! Three passes over a row that fits the first-level cache: the largest, the exponentials with their sum, and the
 //! place at which their running sum passes a share of the whole. The running sum is taken in blocks of
-//! [`BLOCK`], each summed in sixteen lanes, so the order of every sum depends on the row alone.
+//! `BLOCK`, each summed in sixteen lanes, so the order of every sum depends on the row alone.
 
 use crate::isa::{Isa, isa};
 use crate::ops::exp;

@@ -3,7 +3,7 @@
 //!
 //! No table of shares of peaks can say how a shape of model runs on a processor that nobody has measured; seconds of
 //! trying can. Noise costs what text costs, but for two things: documents that do not see each other
-//! (`data.mask_documents`) are taken to be [`DOCUMENT`] tokens long, and routers of noise use all experts alike, as
+//! (`data.mask_documents`) are taken to be `DOCUMENT` tokens long, and routers of noise use all experts alike, as
 //! balanced ones do.
 
 use std::time::Instant;

@@ -8,7 +8,7 @@
 //!
 //! Writing is behind: what cannot be kept up with is dropped, never waited for. Reading stands before a request that
 //! would find more on disk than in memory; other requests go on meanwhile. Pages are bound to the model's identity, the
-//! form of the cache and the API key ([`seal`]), and what does not open is computed: an answer has the same bits with
+//! form of the cache and the API key (`seal`), and what does not open is computed: an answer has the same bits with
 //! its beginning computed, from memory or from disk.
 
 mod files;
