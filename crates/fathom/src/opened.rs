@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use hub::StoreError;
 use kernels::bytes::Bytes;
+use kernels::weight::Inputs;
 use model::checkpoint::{Checkpoint, Kind, Metadata, MetadataError};
 use model::families::read_config;
 use model::load::Model;
@@ -37,10 +38,11 @@ pub(crate) struct Recommended {
 }
 
 impl Opened {
-    /// Opens a path, a built-in model, or what was pulled under a name.
-    pub(crate) fn open(name: &str) -> anyhow::Result<Opened> {
+    /// Opens a path, a built-in model, or what was pulled under a name. `inputs`: the arithmetic of its products.
+    pub(crate) fn open(name: &str, inputs: Inputs) -> anyhow::Result<Opened> {
         let (path, checkpoint) = checkpoint(name)?;
-        let model = Model::from_checkpoint(&checkpoint)?;
+        let mut model = Model::from_checkpoint(&checkpoint)?;
+        model.weights.set_inputs(inputs);
         let recommended = match &checkpoint.kind {
             Kind::HuggingFace { directory, .. } => recommended(directory)?,
             Kind::Gguf { .. } => Recommended::default(),

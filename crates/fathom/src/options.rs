@@ -57,6 +57,11 @@ impl CacheArg {
     }
 }
 
+/// The arithmetic of matrix products, by the flag `--exact`.
+pub(crate) fn inputs(exact: bool) -> Inputs {
+    if exact { Inputs::Exact } else { Inputs::Int8 }
+}
+
 impl MachineArgs {
     pub(crate) fn pool(&self) -> anyhow::Result<Pool> {
         pool(self.threads)
@@ -64,7 +69,7 @@ impl MachineArgs {
 
     /// The arithmetic of matrix products.
     pub(crate) fn inputs(&self) -> Inputs {
-        if self.exact { Inputs::Exact } else { Inputs::Int8 }
+        inputs(self.exact)
     }
 
     /// The size of the context, checked against the model and against free memory.

@@ -24,7 +24,7 @@ use model::forward::{Activations, Batch, Runner};
 use model::load::Model;
 
 use crate::opened::checkpoint;
-use crate::options::CacheArg;
+use crate::options::{CacheArg, inputs};
 use crate::terminal::{Progress, note, print};
 use crate::whole_file;
 use figures::{Figures, Kind, Line};
@@ -65,6 +65,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "f32|bf16|int8", default_value = "f32", hide_possible_values = true)]
     cache: CacheArg,
 
+    /// Read weights as floats and multiply in floats
+    #[arg(long)]
+    exact: bool,
+
     /// How long each line is measured; a prompt is read at least once and a token decoded five times
     #[arg(long, value_name = "S", default_value_t = 3.0)]
     seconds: f64,
@@ -81,7 +85,8 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let (path, checkpoint) = checkpoint(&args.model)?;
-    let model = Model::from_checkpoint(&checkpoint)?;
+    let mut model = Model::from_checkpoint(&checkpoint)?;
+    model.weights.set_inputs(inputs(args.exact));
     model.notices.iter().for_each(|notice| note(&format!("note: {notice}")));
     let plan = Plan::new(&args, &model)?;
     let mut progress = Progress::new();

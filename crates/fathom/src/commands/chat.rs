@@ -65,8 +65,7 @@ const LOAD_LIMIT_BYTES: u64 = 64 << 20;
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let mut opened = Opened::open(&args.model)?;
-    opened.model.weights.set_inputs(args.machine.inputs());
+    let opened = Opened::open(&args.model, args.machine.inputs())?;
     opened.model.notices.iter().for_each(|notice| note(&format!("note: {notice}")));
     let tokenizer = opened.tokenizer()?;
     let Some(template) = opened.template()? else {

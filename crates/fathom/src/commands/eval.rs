@@ -131,8 +131,7 @@ const AT_ONCE_MAX: usize = 4096;
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let tasks = tasks(&args)?;
-    let mut opened = Opened::open(&args.model)?;
-    opened.model.weights.set_inputs(args.machine.inputs());
+    let opened = Opened::open(&args.model, args.machine.inputs())?;
     opened.model.notices.iter().for_each(|notice| note(&format!("note: {notice}")));
     let mut asker = Asker::new(&args, &opened)?;
     let pool = args.machine.pool()?;

@@ -71,8 +71,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.prompt.is_none() && std::io::stdin().is_terminal() {
         bail!("{NO_PROMPT}");
     }
-    let mut opened = Opened::open(&args.model)?;
-    opened.model.weights.set_inputs(args.machine.inputs());
+    let opened = Opened::open(&args.model, args.machine.inputs())?;
     opened.model.notices.iter().for_each(|notice| note(&format!("note: {notice}")));
     let tokenizer = opened.tokenizer()?;
     let sampling = args.sampling.settings(&opened)?;

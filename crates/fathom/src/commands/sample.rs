@@ -100,8 +100,7 @@ enum KeepArg {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut opened = Opened::open(&args.model)?;
-    opened.model.weights.set_inputs(args.machine.inputs());
+    let opened = Opened::open(&args.model, args.machine.inputs())?;
     opened.model.notices.iter().for_each(|notice| note(&format!("note: {notice}")));
     let tokenizer = opened.tokenizer()?;
     let template = opened.template()?;

@@ -19,7 +19,7 @@ use server::prompt_cache::{Part, PromptCacheOptions, identity};
 use server::{Allowed, Embedder, Handle, Options, Served, Server};
 
 use crate::answer::today;
-use crate::built_in;
+use crate::built_in::{self, BuiltIn};
 use crate::opened::Opened;
 use crate::options::MachineArgs;
 use crate::terminal::{INTERRUPTED, note, print};
@@ -110,7 +110,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     }
     let data = data_directory(args.data.clone())?;
     // Streams of answers outlive every call; the model is served as long as the process lives.
-    let opened: &'static Opened = Box::leak(Box::new(Opened::open(&args.model)?));
+    let opened: &'static Opened = Box::leak(Box::new(Opened::open(&args.model, args.machine.inputs())?));
     opened.model.notices.iter().for_each(|notice| note(&format!("note: {notice}")));
     let context = args.machine.context(opened)?;
     let limits = engine_limits(&args, opened, context)?;
@@ -194,6 +194,7 @@ fn served(args: &Args, opened: &'static Opened, context: usize) -> anyhow::Resul
     let of_path = || opened.path.file_stem().filter(|_| opened.path.extension().is_some_and(|e| e == "gguf"));
     let last = of_path().or_else(|| opened.path.file_name()).map(|name| name.to_string_lossy().into_owned());
     let recommended = &opened.recommended;
+    let built_in = crate::opened::built_in(&args.model);
     Ok(Served {
         id: args.name.clone().or(last).unwrap_or_else(|| "model".into()),
         tokenizer: opened.tokenizer()?,
@@ -209,8 +210,8 @@ fn served(args: &Args, opened: &'static Opened, context: usize) -> anyhow::Resul
         context_tokens: context,
         vocab: opened.model.spec.vocab,
         today,
-        built_in: crate::opened::built_in(&args.model).is_some(),
-        budget_curve: None,
+        built_in: built_in.is_some(),
+        budget_curve: built_in.map(BuiltIn::budget_curve).transpose()?,
         embedder: Some(embedder(opened)?),
     })
 }
