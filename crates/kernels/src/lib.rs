@@ -12,6 +12,7 @@
 mod amx;
 pub mod attention;
 pub mod attention_backward;
+mod bf16;
 pub mod bytes;
 pub mod draw;
 pub mod format;

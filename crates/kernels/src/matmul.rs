@@ -6,11 +6,13 @@
 //! or the thread: a row alone and the same row in a batch give the same bits.
 //!
 //! One core (`run_jobs`) serves the plain product, the product per head and the grouped product of
-//! experts: they are lists of jobs over the same `x` and `out`.
+//! experts: they are lists of jobs over the same `x` and `out`. Jobs whose inputs are rounded go to `int`
+//! (quantised weights) or `bf16` where the processor has dot products of bfloat16.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
+use crate::bf16;
 use crate::gemm::{self, Kernels};
 use crate::int::{self, IntJob};
 use crate::isa::{Isa, isa};
@@ -211,6 +213,26 @@ impl<'a> Job<'a> {
         let At { offset, stride } = self.out;
         Some(IntJob { weight, rows: self.rows, first, step, out, offset, stride })
     }
+
+    /// Whether inputs are rounded to bfloat16.
+    fn rounded(&self) -> bool {
+        !self.transposed && self.weight.bf16_rows().is_some()
+    }
+
+    /// The job for dot products of bfloat16, where its weight is for such.
+    #[cfg(target_arch = "x86_64")]
+    fn bf16(&self) -> Option<bf16::Job<'a>> {
+        let (data, stride) = self.weight.bf16_rows()?;
+        let (outputs, cols, rows) = (self.weight.rows(), self.weight.cols(), self.rows);
+        let (x, out) = ((self.x.offset, self.x.stride), (self.out.offset, self.out.stride));
+        Some(bf16::Job { data, stride, outputs, cols, rows, x, out })
+    }
+
+    /// Elements that a row's piece is filled up to, with zeros: whole vectors, or whole blocks of the order of
+    /// rounded products.
+    fn step(&self) -> usize {
+        if self.rounded() { bf16::BLOCK } else { 16 }
+    }
 }
 
 /// Rows of x that one task of a transposed product takes.
@@ -273,13 +295,22 @@ fn run_jobs(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], jobs: &[Job]) {
         let jobs: Vec<IntJob> = in_integers.iter().filter_map(|job| job.coded(out)).collect();
         int::run(isa, pool, x, job.weight.cols(), &jobs);
     }
-    if !in_floats.is_empty() {
-        run_float_jobs(isa, pool, out, x, &in_floats);
+    #[cfg(target_arch = "x86_64")]
+    if matches!(Kernels::of(isa), Kernels::Avx512Bf16 | Kernels::Amx) {
+        let (in_bf16, in_floats): (Vec<Job>, Vec<Job>) = in_floats.iter().partition(|job| job.rounded());
+        let in_bf16: Vec<bf16::Job> = in_bf16.iter().filter_map(Job::bf16).collect();
+        // SAFETY: these kernels are of processors that have AVX512-BF16.
+        unsafe { bf16::run(pool, out, x, &in_bf16) };
+        return run_float_jobs(isa, pool, out, x, &in_floats);
     }
+    run_float_jobs(isa, pool, out, x, &in_floats);
 }
 
 /// [`run_jobs`] of weights as floats, in one parallel region.
 fn run_float_jobs(isa: Isa, pool: &Pool, out: &Out, x: &[f32], jobs: &[Job]) {
+    if jobs.is_empty() {
+        return;
+    }
     let (planned, tasks) = plan(jobs, pool.threads());
     pool.run(tasks, |task| {
         let plan = &planned[planned.partition_point(|plan| plan.first_task <= task) - 1];
@@ -327,30 +358,36 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
 
-/// The piece that begins at column `k` of `cols`: its end, and its length with the zeros that fill
-/// up the last sixteen.
-fn piece(k: usize, cols: usize) -> (usize, usize) {
-    let end = (k + PIECE).min(cols);
-    (end, (end - k).next_multiple_of(16))
+/// The piece of a job's rows that begins at column `k`: its end, and its length with the zeros that fill up the
+/// last vector.
+fn piece(k: usize, job: &Job) -> (usize, usize) {
+    let end = (k + PIECE).min(job.weight.cols());
+    (end, (end - k).next_multiple_of(job.step()))
 }
 
 /// Rows `n` of the weight as `[rows, PIECE]` floats: columns `k ..` with zeros after the last one.
-fn unpack_piece(isa: Isa, weight: &Weight, n: Range<usize>, k: usize, to: &mut [f32]) {
-    let (end, len) = piece(k, weight.cols());
+fn unpack_piece(isa: Isa, job: &Job, n: Range<usize>, k: usize, to: &mut [f32]) {
+    let (end, len) = piece(k, job);
     if len > end - k {
         to.chunks_exact_mut(PIECE).for_each(|row| row[end - k..len].fill(0.0));
     }
-    weight.unpack(isa, n, k..end, to, PIECE);
+    job.weight.unpack(isa, n, k..end, to, PIECE);
+    if job.rounded() {
+        to.chunks_exact_mut(PIECE).for_each(|row| bf16::in_order(&mut row[..len]));
+    }
 }
 
 /// Rows `t` of x as `[pieces, rows, PIECE]`, with zeros after the last column.
 fn pack_x(job: &Job, t: Range<usize>, x: &[f32], to: &mut [f32]) {
     let cols = job.weight.cols();
     for (k, to) in (0..cols).step_by(PIECE).zip(to.chunks_exact_mut(t.len() * PIECE)) {
-        let (end, len) = piece(k, cols);
+        let (end, len) = piece(k, job);
         for (row, to) in t.clone().zip(to.chunks_exact_mut(PIECE)) {
             to[..end - k].copy_from_slice(&x[job.x.row(row)..][k..end]);
             to[end - k..len].fill(0.0);
+            if job.rounded() {
+                bf16::in_order(&mut to[..len]);
+            }
         }
     }
 }
@@ -388,8 +425,8 @@ unsafe fn few_rows_task<V: Lanes>(isa: Isa, job: &Job, n: Range<usize>, x: &[f32
         let part = first..(first + group).min(n.end);
         let w = room(&mut s.w, part.len() * PIECE);
         for k in (0..cols).step_by(PIECE) {
-            unpack_piece(isa, job.weight, part.clone(), k, w);
-            let (end, len) = piece(k, cols);
+            unpack_piece(isa, job, part.clone(), k, w);
+            let (end, len) = piece(k, job);
             // The pieces lie apart, which the processor does not foresee.
             job.weight.prefetch(part.end..part.end + group, k..end);
             let x = &xs[k * t..][..t * PIECE];
@@ -420,7 +457,7 @@ unsafe fn many_rows_task<V: Lanes>(isa: Isa, job: &Job, n: Range<usize>, x: &[f3
     let stride = rows.next_multiple_of(ROW_STEP) * 16;
     let panel = room(&mut s.w, pieces * rows * PIECE);
     for (k, to) in (0..cols).step_by(PIECE).zip(panel.chunks_exact_mut(rows * PIECE)) {
-        unpack_piece(isa, job.weight, n.clone(), k, to);
+        unpack_piece(isa, job, n.clone(), k, to);
     }
     let acc = room(&mut s.acc, V::TILE.1 * stride);
     for t in (0..job.rows).step_by(V::TILE.1) {
@@ -428,7 +465,7 @@ unsafe fn many_rows_task<V: Lanes>(isa: Isa, job: &Job, n: Range<usize>, x: &[f3
         let xs = room(&mut s.x, pieces * count * PIECE);
         pack_x(job, t..t + count, x, xs);
         for k in (0..cols).step_by(PIECE) {
-            let (_, len) = piece(k, cols);
+            let (_, len) = piece(k, job);
             let w = Rows { start: panel[k * rows..][..rows * PIECE].as_ptr(), stride: PIECE, count: rows };
             let x = Rows { start: xs[k * count..][..count * PIECE].as_ptr(), stride: PIECE, count };
             // SAFETY: `w`, `x` and `acc` hold these rows, columns and partial sums; the instruction

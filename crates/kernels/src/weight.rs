@@ -32,9 +32,9 @@ pub enum Inputs {
     /// Inputs as they are: weights are read as floats. The reference.
     #[default]
     Exact,
-    /// Inputs rounded to signed bytes in blocks, products in integers (see `docs/NUMERICS.md`): faster
-    /// by several times. Formats that are plain floats (F32, F16, BF16, FP8) and transposed products
-    /// stay exact.
+    /// Inputs rounded to what the weights are stored in (see `docs/NUMERICS.md`), faster by several
+    /// times: to signed bytes in blocks for quantised weights, with products in integers; to bfloat16
+    /// for bfloat16. F32, F16, FP8 and transposed products stay exact.
     Int8,
 }
 
@@ -125,6 +125,12 @@ impl Weight {
         };
         let Weight { rows, cols, stride, .. } = *self;
         Some(CodedRows { code, rows, cols, data: &self.data, stride, scales, scale_stride })
+    }
+
+    /// The bytes of rows of bfloat16 and the distance from one to the next, where inputs are rounded as well.
+    pub(crate) fn bf16_rows(&self) -> Option<(&[u8], usize)> {
+        let rounded = self.inputs != Inputs::Exact && matches!(self.storage, Storage::Blocks(Format::BF16));
+        rounded.then_some((&*self.data, self.stride))
     }
 
     /// Weights packed for training. Ranges of their rows begin and end at multiples of sixteen, or at the

@@ -11,7 +11,7 @@ use kernels::isa::Isa;
 use kernels::matmul::{HeadWeight, matmul_grouped_with, matmul_heads_with, matmul_with};
 use kernels::pool::Pool;
 use kernels::quant::quantize_row;
-use kernels::weight::Weight;
+use kernels::weight::{Inputs, Weight};
 
 /// Numbers of inputs: every remainder by sixteen, and around the sizes that kernels cut at.
 fn lengths() -> impl Iterator<Item = usize> {
@@ -244,6 +244,58 @@ fn groups_are_products_of_their_own() {
                 }
             }
         }
+    }
+}
+
+/// Inputs rounded to bfloat16: the product of the rounded inputs, and the same bits from every instruction set, from
+/// one row or many, from part of a matrix, from heads and from groups.
+#[test]
+fn bfloat16_weights_with_rounded_inputs() {
+    let (pools, mut random) = ([Pool::new(1), Pool::new(2)], Random(11));
+    for k in (1..=33).chain([63, 64, 65, 96, 511, 512, 513, 2047, 2048, 2100, 4100]) {
+        let (rows, outputs) = (20, 50);
+        let x = random.floats(rows * k);
+        let exact = stored(Format::BF16, outputs, k, &mut random);
+        let weight = exact.clone().with_inputs(Inputs::Int8);
+        let nearest: Vec<f32> = x.iter().map(|&v| half::bf16::from_f32(v).to_f32()).collect();
+        let whole = product(Isa::Portable, &pools[0], &x, &weight);
+        check(Isa::Portable, &whole, &nearest, &exact.to_f32(), k);
+        for isa in Isa::available() {
+            let what = |t: usize, n: usize| move || format!("{isa:?}, {t} x {k}, {n} of {outputs} outputs");
+            for pool in &pools {
+                assert_same_bits(&product(isa, pool, &x, &weight), &whole, what(rows, outputs));
+            }
+            for t in [1, 2, 3, 4, 5, 6, 7, 13] {
+                let part = product(isa, &pools[1], &x[(rows - t) * k..], &weight);
+                assert_same_bits(&part, &whole[(rows - t) * outputs..], what(t, outputs));
+            }
+            for n in [1, 2, 7, 8, 9, 31] {
+                let part = product(isa, &pools[1], &x, &weight.row_range(outputs - n..outputs));
+                let want: Vec<f32> = whole.chunks(outputs).flat_map(|row| &row[outputs - n..]).copied().collect();
+                assert_same_bits(&part, &want, what(rows, n));
+            }
+            let halves = [(3, &weight), (0, &weight), (rows - 3, &weight)];
+            let mut out = vec![f32::NAN; rows * outputs];
+            matmul_grouped_with(isa, &pools[1], &mut out, &x, &halves);
+            assert_same_bits(&out, &whole, what(rows, outputs));
+            // The same rows as two heads of half as many tokens.
+            let heads = [0, 1].map(|_| HeadWeight { weight: weight.clone(), transposed: false });
+            let mut out = vec![f32::NAN; rows * outputs];
+            matmul_heads_with(isa, &pools[1], &mut out, &x, &heads);
+            assert_same_bits(&out, &whole, what(rows / 2, 2 * outputs));
+        }
+    }
+}
+
+/// Rounding of inputs is for weights in bfloat16; other floats stay exact.
+#[test]
+fn other_floats_are_exact_whatever_the_inputs() {
+    let (pool, mut random) = (Pool::new(1), Random(12));
+    for format in [Format::F32, Format::F16, Format::BF16] {
+        let (x, exact) = (random.floats(3 * 70), stored(format, 9, 70, &mut random));
+        let by = |weight: &Weight| product(Isa::available().last().unwrap(), &pool, &x, weight);
+        let same = by(&exact) == by(&exact.clone().with_inputs(Inputs::Int8));
+        assert_eq!(same, format != Format::BF16, "{format:?}");
     }
 }
 

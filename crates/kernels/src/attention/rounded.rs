@@ -12,7 +12,9 @@ use super::plane::{PAGE_LEN, Plane};
 use super::sums::{Sums, Weights, add_weighted};
 use super::tile::{Page, Scratch, Seen, keys_of, place_scores, values_of};
 use super::{Cached, Call, Tile};
-use crate::gemm::{bf16_to_f32, f32_to_bf16};
+use crate::bf16::in_order;
+pub(super) use crate::bf16::rounded;
+use crate::gemm::f32_to_bf16;
 use crate::tile::{MOST_COLUMNS, ROW_STEP, Rows, multiply, room};
 
 /// Pairs of positions of a page.
@@ -60,24 +62,6 @@ fn halves(words: &mut [Words]) -> &mut [u16] {
     let len = words.len() * 32;
     // SAFETY: plain numbers without padding, 32 in each.
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), len) }
-}
-
-/// Rounded floats in the order of the sums: of each thirty-two the odd ones, then the even ones.
-#[inline(always)] // for the caller's instruction set
-fn in_order(row: &mut [f32]) {
-    for block in row.as_chunks_mut::<32>().0 {
-        let from = *block;
-        for i in 0..16 {
-            block[i] = rounded(from[2 * i + 1]);
-            block[16 + i] = rounded(from[2 * i]);
-        }
-    }
-}
-
-/// To the nearest bfloat16, as a float.
-#[inline(always)]
-pub(super) fn rounded(v: f32) -> f32 {
-    bf16_to_f32(f32_to_bf16(v))
 }
 
 /// Takes the tile's queries, padded with zeros.
