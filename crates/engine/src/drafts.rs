@@ -6,7 +6,7 @@
 //! log-probabilities and random numbers are those of the answer without drafts.
 //!
 //! Drafts come from the text itself (prompt lookup): where its last tokens have occurred before, what followed them
-//! then is the guess. Code, quotations and tables repeat themselves; for other text there is a [`Credit`], which bounds
+//! then is the guess. Code, quotations and tables repeat themselves; for other text each sequence has a credit, which bounds
 //! how much is computed in vain.
 
 /// Whether drafts are made.
@@ -20,18 +20,22 @@ pub enum Drafts {
         /// Drafts are made in steps that compute at most so many requests: the more rows a step has, the more one row
         /// adds to its time.
         requests_max: usize,
+        /// How many right guesses make up for a wrong one. A row that adds the share `c` to a step's time costs `c` where
+        /// it is wrong and saves `1 - c` where it is right, so drafts pay if this is at least `c / (1 - c)`.
+        wrong_cost: usize,
     },
 }
 
 impl Drafts {
-    /// Lookup where a row more costs little: in steps of one or two requests.
-    pub const AUTO: Drafts = Drafts::Lookup { requests_max: 2 };
-    /// Lookup in every step.
-    pub const ALWAYS: Drafts = Drafts::Lookup { requests_max: usize::MAX };
+    /// Lookup that pays even where a row more adds three quarters to a step's time (small models, experts): in steps of
+    /// one or two requests, while three of four guesses are right.
+    pub const AUTO: Drafts = Drafts::Lookup { requests_max: 2, wrong_cost: 3 };
+    /// Lookup in every step, while half of the guesses are right.
+    pub const ALWAYS: Drafts = Drafts::Lookup { requests_max: usize::MAX, wrong_cost: 1 };
 
     /// Whether a step that computes `requests` requests has drafts.
     pub fn are_made(self, requests: usize) -> bool {
-        matches!(self, Drafts::Lookup { requests_max } if requests <= requests_max)
+        matches!(self, Drafts::Lookup { requests_max, .. } if requests <= requests_max)
     }
 }
 
@@ -81,13 +85,14 @@ fn after_earlier(text: &[u32], n: usize) -> Option<usize> {
 
 /// How many tokens a sequence's next draft may have.
 ///
-/// A token that was drafted in vain costs one, an accepted one earns one, up to twice [`DRAFT_TOKENS_MAX`]; no draft is
-/// longer than the credit. So drafts become shorter where they are wrong and longer where they are right. Where nothing
-/// is left the sequence goes without drafts for some tokens, for twice as many each time until drafts have paid again,
-/// and then tries two. At most as many tokens are drafted in vain as were accepted, and [`Credit::BEGIN`] more, and
-/// [`Credit::AGAIN`] more after each pause.
+/// A right token earns one, a wrong one costs [`Drafts::Lookup::wrong_cost`], and no draft risks more than there is. So
+/// drafts become shorter where they are wrong and longer where they are right. Where nothing is left the sequence goes
+/// without drafts for some tokens, for twice as many each time until drafts have paid again, and then tries two tokens.
+/// What all wrong tokens cost is at most what the right ones earned, and [`Credit::BEGIN`] tokens' cost more, and
+/// [`Credit::AGAIN`] tokens' more after each pause.
 #[derive(Clone, Debug)]
 pub(crate) struct Credit {
+    wrong_cost: usize,
     left: usize,
     /// Tokens until the next try.
     pause: usize,
@@ -97,16 +102,21 @@ pub(crate) struct Credit {
 impl Credit {
     const BEGIN: usize = 4;
     const AGAIN: usize = 2;
+    const MOST: usize = 2 * DRAFT_TOKENS_MAX;
     const PAUSE_MIN: usize = 16;
     const PAUSE_MAX: usize = 512;
 
-    pub(crate) fn new() -> Credit {
-        Credit { left: Credit::BEGIN, pause: 0, next_pause: Credit::PAUSE_MIN }
+    pub(crate) fn new(drafts: Drafts) -> Credit {
+        let wrong_cost = match drafts {
+            Drafts::Off => 1,
+            Drafts::Lookup { wrong_cost, .. } => wrong_cost.max(1),
+        };
+        Credit { wrong_cost, left: Credit::BEGIN * wrong_cost, pause: 0, next_pause: Credit::PAUSE_MIN }
     }
 
     /// The longest draft now.
     pub(crate) fn tokens(&self) -> usize {
-        if self.pause > 0 { 0 } else { self.left.min(DRAFT_TOKENS_MAX) }
+        if self.pause > 0 { 0 } else { (self.left / self.wrong_cost).min(DRAFT_TOKENS_MAX) }
     }
 
     /// Takes the outcome of a step that has made the answer longer by `tokens`.
@@ -115,13 +125,14 @@ impl Credit {
             self.pause = self.pause.saturating_sub(tokens);
             return;
         }
-        let vain = count.drafted - count.accepted;
-        self.left = (self.left + count.accepted).min(2 * DRAFT_TOKENS_MAX).saturating_sub(vain);
-        if self.left >= DRAFT_TOKENS_MAX {
+        let wrong = count.drafted - count.accepted;
+        let earned = (self.left + count.accepted).min(Credit::MOST * self.wrong_cost);
+        self.left = earned.saturating_sub(wrong * self.wrong_cost);
+        if self.left >= DRAFT_TOKENS_MAX * self.wrong_cost {
             self.next_pause = Credit::PAUSE_MIN;
         }
-        if self.left == 0 {
-            self.left = Credit::AGAIN;
+        if self.left < self.wrong_cost {
+            self.left = Credit::AGAIN * self.wrong_cost;
             self.pause = self.next_pause;
             self.next_pause = (2 * self.next_pause).min(Credit::PAUSE_MAX);
         }
@@ -155,22 +166,31 @@ mod tests {
 
     #[test]
     fn little_is_drafted_in_vain() {
-        let mut random = 1u32;
-        for right in 0..10 {
-            let (mut credit, mut total, mut pauses) = (Credit::new(), DraftCount::default(), 0);
-            for _ in 0..10_000 {
-                random = random.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
-                let drafted = credit.tokens();
-                let accepted = if (random >> 16) % 10 < right { drafted } else { 0 };
-                let paused = credit.pause > 0;
-                credit.settle(1 + accepted, DraftCount { drafted, accepted });
-                pauses += usize::from(credit.pause > 0 && !paused);
-                total.add(DraftCount { drafted, accepted });
+        for (drafts, wrong_cost) in [(Drafts::ALWAYS, 1), (Drafts::AUTO, 3)] {
+            for right in 0..=10 {
+                let (total, pauses) = draft_often(drafts, right);
+                let cost = (total.drafted - total.accepted) * wrong_cost;
+                let bound = total.accepted + (Credit::BEGIN + Credit::AGAIN * pauses) * wrong_cost;
+                assert!(cost <= bound, "{total:?}, {pauses} pauses");
+                assert!(right > 0 || total.drafted < 60, "{total:?} of nothing but wrong ones");
+                assert!(right < 10 || total.accepted > 70_000, "{total:?} of right ones alone");
             }
-            let bound = total.accepted + Credit::BEGIN + Credit::AGAIN * pauses;
-            assert!(total.drafted - total.accepted <= bound, "{total:?}, {pauses} pauses");
-            assert!(right > 0 || total.drafted < 60, "{total:?} of nothing but wrong ones");
-            assert!(right < 9 || total.accepted > 40_000, "{total:?} of many right ones");
         }
+    }
+
+    /// What comes of ten thousand steps whose drafts are right as a whole in `right` of ten cases, and the pauses.
+    fn draft_often(drafts: Drafts, right: u32) -> (DraftCount, usize) {
+        let (mut credit, mut total, mut pauses) = (Credit::new(drafts), DraftCount::default(), 0);
+        let mut random = 1u32;
+        for _ in 0..10_000 {
+            random = random.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+            let drafted = credit.tokens();
+            let accepted = if (random >> 16) % 10 < right { drafted } else { 0 };
+            let (count, paused) = (DraftCount { drafted, accepted }, credit.pause > 0);
+            credit.settle(1 + accepted, count);
+            pauses += usize::from(credit.pause > 0 && !paused);
+            total.add(count);
+        }
+        (total, pauses)
     }
 }

@@ -75,7 +75,7 @@ impl<'a> Session<'a> {
             tokens: Vec::new(),
             context,
             drafts: Drafts::Off,
-            credit: Credit::new(),
+            credit: Credit::new(Drafts::Off),
             ahead: Ahead::default(),
             drafted: DraftCount::default(),
         }
@@ -89,6 +89,7 @@ impl<'a> Session<'a> {
     /// Chooses whether [`Session::push`] computes drafts as well; no logits depend on it.
     pub fn set_drafts(&mut self, drafts: Drafts) {
         self.drafts = drafts;
+        self.credit = Credit::new(drafts);
     }
 
     /// What was computed as drafts since the session was made.
@@ -119,7 +120,7 @@ impl<'a> Session<'a> {
     ) -> Result<Option<Vec<f32>>, SessionError> {
         self.check(prompt, 0)?;
         self.settle();
-        self.credit = Credit::new();
+        self.credit = Credit::new(self.drafts);
         let same = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         // The last token is computed in any case: its logits are wanted.
         self.tokens.truncate(same.min(prompt.len() - 1));

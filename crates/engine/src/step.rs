@@ -325,7 +325,7 @@ impl<C: Compute> Engine<C> {
             cached: None,
             pooling: None,
             draft: Vec::new(),
-            credit: Credit::new(),
+            credit: Credit::new(limits.drafts),
         })
     }
 
