@@ -6,8 +6,8 @@
 //! log-probabilities and random numbers are those of the answer without drafts.
 //!
 //! Drafts come from the text itself (prompt lookup): where its last tokens have occurred before, what followed them
-//! then is the guess. Code, quotations and tables repeat themselves; for other text each sequence has a credit, which bounds
-//! how much is computed in vain.
+//! then is the guess. Code, quotations and tables repeat themselves; for other text each sequence has a credit, which
+//! bounds how much is computed in vain.
 
 /// Whether drafts are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub enum Drafts {
         /// Drafts are made in steps that compute at most so many requests: the more rows a step has, the more one row
         /// adds to its time.
         requests_max: usize,
-        /// How many right guesses make up for a wrong one. A row that adds the share `c` to a step's time costs `c` where
-        /// it is wrong and saves `1 - c` where it is right, so drafts pay if this is at least `c / (1 - c)`.
+        /// How many right guesses make up for a wrong one. A row that adds the share `c` to a step's time costs `c`
+        /// where it is wrong and saves `1 - c` where it is right, so drafts pay if this is at least `c / (1 - c)`.
         wrong_cost: usize,
     },
 }
