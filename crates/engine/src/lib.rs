@@ -4,6 +4,7 @@
 //!   out, [`limits`] what it takes on, [`pages`] who holds which page of the cache, [`compute`] the
 //!   model behind it.
 //! - [`constraint`]: which tokens may come next, where an answer must have a form.
+//! - [`drafts`]: guesses at the next tokens, which a step checks all at once.
 //! - [`sampler`]: from logits to the next token, deterministic for a seed.
 //! - [`session`]: one sequence on a model, for commands that have only one.
 //!
@@ -11,6 +12,7 @@
 
 pub mod compute;
 pub mod constraint;
+pub mod drafts;
 pub mod limits;
 pub mod pages;
 pub mod request;

@@ -1,5 +1,7 @@
 //! Every limit of the engine in one place.
 
+use crate::drafts::Drafts;
+
 /// How much the engine takes on. What is beyond a limit is refused with a typed reason; nothing grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -17,6 +19,8 @@ pub struct Limits {
     pub context_tokens_max: usize,
     /// Pages of the cache.
     pub pages: usize,
+    /// Whether next tokens are guessed at; no answer depends on it.
+    pub drafts: Drafts,
 }
 
 impl Default for Limits {
@@ -29,6 +33,7 @@ impl Default for Limits {
             chunk_tokens_max: 256,
             context_tokens_max: 8192,
             pages: 1024,
+            drafts: Drafts::Off,
         }
     }
 }

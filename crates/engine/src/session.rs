@@ -9,6 +9,8 @@ use model::forward::{Activations, Arithmetic, Batch, Runner};
 use model::load::Model;
 use thiserror::Error;
 
+use crate::drafts::{Credit, DraftCount, Drafts, lookup};
+
 /// Why tokens cannot be computed.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum SessionError {
@@ -45,6 +47,20 @@ pub struct Session<'a> {
     /// Tokens whose keys and latents are in the cache.
     tokens: Vec<u32>,
     context: usize,
+    drafts: Drafts,
+    credit: Credit,
+    ahead: Ahead,
+    drafted: DraftCount,
+}
+
+/// What was computed beyond the sequence's tokens, in the hope that they come next.
+#[derive(Default)]
+struct Ahead {
+    draft: Vec<u32>,
+    /// `[1 + draft, vocab]`, after the token before the draft, then after each of its tokens.
+    logits: Vec<f32>,
+    /// Tokens of the draft that have come.
+    accepted: usize,
 }
 
 impl<'a> Session<'a> {
@@ -58,12 +74,27 @@ impl<'a> Session<'a> {
             pages: (0..pages as u32).collect(),
             tokens: Vec::new(),
             context,
+            drafts: Drafts::Off,
+            credit: Credit::new(Drafts::Off),
+            ahead: Ahead::default(),
+            drafted: DraftCount::default(),
         }
     }
 
     /// Chooses how latent attention computes.
     pub fn set_arithmetic(&mut self, arithmetic: Arithmetic) {
         self.runner.arithmetic = arithmetic;
+    }
+
+    /// Chooses whether [`Session::push`] computes drafts as well; no logits depend on it.
+    pub fn set_drafts(&mut self, drafts: Drafts) {
+        self.drafts = drafts;
+        self.credit = Credit::new(drafts);
+    }
+
+    /// What was computed as drafts since the session was made.
+    pub fn drafted(&self) -> DraftCount {
+        self.drafted
     }
 
     /// Tokens in the cache.
@@ -88,6 +119,8 @@ impl<'a> Session<'a> {
         mut progress: impl FnMut(usize) -> bool,
     ) -> Result<Option<Vec<f32>>, SessionError> {
         self.check(prompt, 0)?;
+        self.settle();
+        self.credit = Credit::new(self.drafts);
         let same = self.tokens.iter().zip(prompt).take_while(|(a, b)| a == b).count();
         // The last token is computed in any case: its logits are wanted.
         self.tokens.truncate(same.min(prompt.len() - 1));
@@ -104,13 +137,50 @@ impl<'a> Session<'a> {
         Ok(logits)
     }
 
-    /// Appends one token and returns the logits after it.
+    /// Appends one token and returns the logits after it. Where drafts are on and the token is the one that was
+    /// guessed, its logits are there already.
     ///
     /// # Errors
     /// If the context is full or the token is not of the vocabulary.
     pub fn push(&mut self, token: u32) -> Result<Vec<f32>, SessionError> {
         self.check(&[token], self.tokens.len())?;
-        Ok(self.run(&[token], &[0]))
+        if self.ahead.draft.get(self.ahead.accepted) == Some(&token) {
+            self.ahead.accepted += 1;
+            self.drafted.accepted += 1;
+            self.tokens.push(token);
+            let vocab = self.runner.model().spec.vocab;
+            return Ok(self.ahead.logits[self.ahead.accepted * vocab..][..vocab].to_vec());
+        }
+        self.settle();
+        match self.drafts.are_made(1) {
+            true => Ok(self.push_with_draft(token)),
+            false => Ok(self.run(&[token], &[0])),
+        }
+    }
+
+    /// Computes a token and a draft of those after it.
+    fn push_with_draft(&mut self, token: u32) -> Vec<f32> {
+        let position = self.tokens.len();
+        self.tokens.push(token);
+        let room = (self.context - self.tokens.len()).min(self.credit.tokens());
+        let mut draft = Vec::new();
+        lookup(&self.tokens, room, &mut draft);
+        self.tokens.truncate(position);
+        self.drafted.drafted += draft.len();
+        let rows: Vec<u32> = std::iter::once(token).chain(draft.iter().copied()).collect();
+        let wanted: Vec<usize> = (0..rows.len()).collect();
+        let logits = self.run(&rows, &wanted);
+        // The draft's rows stay in the cache; what comes in their place is written over them.
+        self.tokens.truncate(position + 1);
+        let first = logits[..logits.len() / rows.len()].to_vec();
+        self.ahead = Ahead { draft, logits, accepted: 0 };
+        first
+    }
+
+    /// Puts what was computed ahead aside.
+    fn settle(&mut self) {
+        let Ahead { draft, accepted, .. } = std::mem::take(&mut self.ahead);
+        self.credit.settle(1 + accepted, DraftCount { drafted: draft.len(), accepted });
     }
 
     /// Appends `tokens`, all computed at once, and returns the logits after each, `[T, vocab]`.
@@ -119,6 +189,7 @@ impl<'a> Session<'a> {
     /// As [`Session::prompt`].
     pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, SessionError> {
         self.check(tokens, self.tokens.len())?;
+        self.settle();
         let wanted: Vec<usize> = (0..tokens.len()).collect();
         Ok(self.run(tokens, &wanted))
     }

@@ -7,6 +7,8 @@
 //! - Requests that answer go first, one token each; what is left of a step's tokens goes to prompts,
 //!   in chunks, so that a long prompt does not stop the others.
 //! - Owners take turns: each next request is taken from the owner who has the fewest running.
+//! - An answer's token may be computed together with a draft of those after it ([`crate::drafts`]); rows of drafts
+//!   that turn out wrong are written over later.
 //! - When pages run out, the request that was taken up last is put back; what it has is computed again
 //!   later (from cached pages, if they are still there).
 
@@ -15,13 +17,14 @@ use std::collections::{HashMap, VecDeque};
 use kernels::pool::Pool;
 
 use crate::constraint::{Allowed, Constraint};
+use crate::drafts::{Credit, DraftCount, lookup};
 use crate::limits::Limits;
 use crate::pages::{Owner, PageId, Pages};
 use crate::request::{
     Command, EmbedRequest, Event, Finish, Pooling, Published, Refusal, Request, RequestId, Restored, TOP_LOGPROBS_MAX,
     Usage,
 };
-use crate::sampler::{Sampled, Sampler, Sampling, SamplingError, top_logprobs};
+use crate::sampler::{Sampled, Sampler, Sampling, top_logprobs};
 
 pub use kernels::attention::{Chunk, PAGE_LEN};
 
@@ -75,6 +78,8 @@ pub struct Engine<C> {
     running: Vec<Sequence>,
     /// Rows that the last step computed for each request.
     rows: Vec<(RequestId, usize)>,
+    /// What the last step computed as drafts.
+    drafts: DraftCount,
     /// What the last step has made known, if anybody wants to know.
     published: Option<Vec<Published>>,
 }
@@ -109,6 +114,9 @@ struct Sequence {
     cached: Option<usize>,
     /// Where no answer is wanted but a vector.
     pooling: Option<Pooled>,
+    /// Tokens after the last one that this step computes as well; empty between steps.
+    draft: Vec<u32>,
+    credit: Credit,
 }
 
 impl Sequence {
@@ -124,9 +132,24 @@ impl Sequence {
         }
     }
 
+    /// How many rows tokens are chosen from, where `count` rows are computed: the last token's and the draft's.
+    fn choices(&self, count: usize) -> usize {
+        let complete = count > 0 && self.computed + count == self.tokens.len() + self.draft.len();
+        if complete { 1 + self.draft.len() } else { 0 }
+    }
+
     /// Pages that are found hold keys and values, not the rows of which a mean is made.
     fn needs_all_rows(&self) -> bool {
         self.pooling.as_ref().is_some_and(|pooled| pooled.pooling == Pooling::Mean)
+    }
+
+    /// Why the answer ends after `token`, its last one, if it does.
+    fn end_after(&self, token: u32, limits: &Limits) -> Option<Finish> {
+        if self.stop_tokens.contains(&token) {
+            return Some(Finish::Stop);
+        }
+        let full = self.tokens.len() >= limits.context_tokens_max;
+        (full || self.answer_len() >= self.max_tokens).then_some(Finish::Length)
     }
 
     fn finished(&self, finish: Finish) -> Event {
@@ -151,8 +174,16 @@ impl<C: Compute> Engine<C> {
             limits.chunk_tokens_max > 0 && limits.batch_tokens_max >= limits.running_max,
             "a token for each request"
         );
-        let (waiting, running, rows) = (VecDeque::new(), Vec::new(), Vec::new());
-        Engine { compute, limits, pages: Pages::new(limits.pages), waiting, running, rows, published: None }
+        Engine {
+            compute,
+            limits,
+            pages: Pages::new(limits.pages),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            rows: Vec::new(),
+            drafts: DraftCount::default(),
+            published: None,
+        }
     }
 
     /// Keeps what each step makes known for [`Engine::published`].
@@ -187,9 +218,14 @@ impl<C: Compute> Engine<C> {
     }
 
     /// The requests that the last step computed and how many rows of its batch each had: what the step has
-    /// cost can be shared by them.
+    /// cost can be shared by them. Rows of drafts count, right or wrong.
     pub fn rows(&self) -> &[(RequestId, usize)] {
         &self.rows
+    }
+
+    /// What the last step computed as drafts.
+    pub fn drafts(&self) -> DraftCount {
+        self.drafts
     }
 
     /// The model.
@@ -215,7 +251,8 @@ impl<C: Compute> Engine<C> {
             }
         }
         self.admit(&mut events);
-        let plan = self.plan();
+        let mut plan = self.plan();
+        self.draft(&mut plan);
         self.run(&plan, &mut events);
         events
     }
@@ -230,6 +267,7 @@ impl<C: Compute> Engine<C> {
         for sequence in &self.running {
             assert!(sequence.computed < sequence.tokens.len(), "request {} has something to compute", sequence.id);
             assert!(sequence.pages.len() >= sequence.computed.div_ceil(PAGE_LEN), "pages of request {}", sequence.id);
+            assert!(sequence.draft.is_empty(), "request {} keeps no draft", sequence.id);
         }
         assert!(self.waiting.iter().all(|s| s.pages.is_empty() && s.computed == 0), "waiting requests hold nothing");
     }
@@ -286,6 +324,8 @@ impl<C: Compute> Engine<C> {
             constraint: request.constraint,
             cached: None,
             pooling: None,
+            draft: Vec::new(),
+            credit: Credit::new(limits.drafts),
         })
     }
 
@@ -436,6 +476,31 @@ impl<C: Compute> Engine<C> {
         true
     }
 
+    /// Adds drafts to the planned rows of answers, as far as there is room: in what is left of the step's tokens and
+    /// in pages that are held. A draft takes no page, so that it puts nobody back and drops nothing that is cached.
+    fn draft(&mut self, rows: &mut [usize]) {
+        let limits = &self.limits;
+        if !limits.drafts.are_made(rows.iter().filter(|&&count| count > 0).count()) {
+            return;
+        }
+        let mut left = limits.batch_tokens_max - rows.iter().sum::<usize>();
+        for (sequence, count) in self.running.iter_mut().zip(rows) {
+            let len = sequence.tokens.len();
+            if *count != 1 || sequence.computed + 1 != len || sequence.pooling.is_some() {
+                continue;
+            }
+            // The step says one token more than are right of the draft.
+            let answer = sequence.max_tokens.min(sequence.answer_len() + limits.context_tokens_max - len);
+            let room = (sequence.pages.len() * PAGE_LEN - len)
+                .min(answer - sequence.answer_len() - 1)
+                .min(limits.chunk_tokens_max - 1)
+                .min(left);
+            lookup(&sequence.tokens, sequence.credit.tokens().min(room), &mut sequence.draft);
+            *count += sequence.draft.len();
+            left -= sequence.draft.len();
+        }
+    }
+
     /// Computes the planned rows, chooses tokens and retires what is finished.
     fn run(&mut self, rows: &[usize], events: &mut Vec<Event>) {
         self.rows.clear();
@@ -451,27 +516,31 @@ impl<C: Compute> Engine<C> {
             true => Vec::new(),
             false => self.compute.hidden(&texts.tokens, &texts.chunks, &texts.wanted),
         };
-        let mut choices = choose_all(&mut self.running, rows, &logits, &self.compute).into_iter();
+        let mut said = say_all(&mut self.running, rows, &logits, &self.compute, &self.limits).into_iter();
         self.compute.recycle(logits);
+        self.drafts = DraftCount::default();
         let mut hidden = hidden.chunks_exact(self.compute.hidden_len().max(1));
         let mut keep = Vec::with_capacity(self.running.len());
         for (mut sequence, &count) in std::mem::take(&mut self.running).into_iter().zip(rows) {
-            self.advance(&mut sequence, count);
-            let complete = count > 0 && sequence.computed == sequence.tokens.len();
             let finish = match &mut sequence.pooling {
                 Some(pooled) => {
+                    let complete = count > 0 && sequence.computed + count == sequence.tokens.len();
                     let rows = pooled.wanted(count, complete);
                     hidden.by_ref().take(rows).for_each(|row| pooled.add(row));
-                    complete.then(|| {
-                        events.push(Event::Embedded { id: sequence.id, vector: pooled.vector() });
+                    let vector = complete.then(|| pooled.vector());
+                    self.advance(&mut sequence, count);
+                    vector.map(|vector| {
+                        events.push(Event::Embedded { id: sequence.id, vector });
                         Finish::Stop
                     })
                 }
-                None if complete => {
-                    let choice = choices.next().expect("a choice for every row that was wanted");
-                    take(&mut sequence, choice, &self.limits, events)
+                None => {
+                    let said = said.next().expect("something said for every answer, if only nothing");
+                    self.advance(&mut sequence, count + said.drafts.accepted - said.drafts.drafted);
+                    self.drafts.add(said.drafts);
+                    events.extend(said.events);
+                    said.finish
                 }
-                None => None,
             };
             match finish {
                 None => keep.push(sequence),
@@ -517,11 +586,11 @@ impl Part<'_> {
             let (begin, end) = (sequence.computed, sequence.computed + count);
             let first_row = part.tokens.len();
             part.chunks.push(Chunk { first_row, rows: count, position: begin, pages: &sequence.pages });
-            part.tokens.extend_from_slice(&sequence.tokens[begin..end]);
-            let complete = end == sequence.tokens.len();
+            part.tokens.extend_from_slice(&sequence.tokens[begin..end - sequence.draft.len()]);
+            part.tokens.extend_from_slice(&sequence.draft);
             let wanted = match &sequence.pooling {
-                Some(pooled) => pooled.wanted(count, complete),
-                None => usize::from(complete),
+                Some(pooled) => pooled.wanted(count, end == sequence.tokens.len()),
+                None => sequence.choices(count),
             };
             part.wanted.extend(part.tokens.len() - wanted..part.tokens.len());
         }
@@ -564,68 +633,74 @@ fn release(pages: &mut Pages, sequence: &mut Sequence) {
     sequence.pooling.iter_mut().for_each(|pooled| pooled.sum.clear());
 }
 
-/// The next token of a request, with the likeliest ones.
-type Choice = Result<(Sampled, Vec<(u32, f32)>), Finish>;
-
-/// What choosing the next token of a request needs, and the choice.
-struct Choosing<'a> {
-    sampler: &'a mut Sampler,
-    logits: &'a [f32],
-    allowed: Result<Allowed, Finish>,
-    top_logprobs: usize,
-    choice: Option<Choice>,
+/// What a request is given in a step.
+#[derive(Default)]
+struct Said {
+    events: Vec<Event>,
+    finish: Option<Finish>,
+    drafts: DraftCount,
 }
 
-impl Choosing<'_> {
-    fn choose(&mut self) {
-        let failed = |error: SamplingError| Finish::Failed(error);
-        let allowed = std::mem::replace(&mut self.allowed, Ok(Allowed::All));
-        self.choice = Some(allowed.and_then(|allowed| {
-            let sampled = self.sampler.sample_of(self.logits, &allowed).map_err(failed)?;
-            Ok((sampled, top_logprobs(self.logits, self.top_logprobs)))
-        }));
-    }
-}
-
-/// Chooses the next token of every request whose last token was computed, in the order of `running`. A choice depends
-/// on its own request alone, so threads change nothing.
-fn choose_all<C: Compute>(running: &mut [Sequence], rows: &[usize], logits: &[f32], compute: &C) -> Vec<Choice> {
+/// Chooses the next tokens of every answer whose last token was computed: something said, if only nothing, for each
+/// answer in the order of `running`. A choice depends on its own request alone, so threads change nothing.
+fn say_all<C: Compute>(
+    running: &mut [Sequence],
+    rows: &[usize],
+    logits: &[f32],
+    compute: &C,
+    limits: &Limits,
+) -> Vec<Said> {
     /// Requests that one task chooses for.
     const TOGETHER: usize = 8;
-    let ready = running
-        .iter_mut()
-        .zip(rows)
-        .filter(|(s, count)| **count > 0 && s.computed + **count == s.tokens.len() && s.pooling.is_none());
-    let mut all: Vec<Choosing> = ready
-        .zip(logits.chunks_exact(compute.vocab()))
-        .map(|((sequence, _), logits)| {
-            let allowed = sequence.constraint.as_mut().map_or(Ok(Allowed::All), |constraint| constraint.allowed());
-            let allowed = allowed.map_err(Finish::Unconstrained);
-            let (sampler, top_logprobs) = (&mut sequence.sampler, sequence.top_logprobs);
-            Choosing { sampler, logits, allowed, top_logprobs, choice: None }
-        })
-        .collect();
-    match compute.pool() {
-        Some(pool) => pool.for_each_piece(&mut all, TOGETHER, |_, some| some.iter_mut().for_each(Choosing::choose)),
-        None => all.iter_mut().for_each(Choosing::choose),
+    let (vocab, mut left) = (compute.vocab(), logits);
+    let mut all: Vec<(&mut Sequence, &[f32], Said)> = Vec::with_capacity(running.len());
+    for (sequence, &count) in running.iter_mut().zip(rows).filter(|(sequence, _)| sequence.pooling.is_none()) {
+        let (own, others) = left.split_at(sequence.choices(count) * vocab);
+        all.push((sequence, own, Said::default()));
+        left = others;
     }
-    all.into_iter().map(|one| one.choice.expect("each was chosen for")).collect()
+    let say_some = |some: &mut [(&mut Sequence, &[f32], Said)]| {
+        some.iter_mut().for_each(|(sequence, logits, said)| *said = say(sequence, logits, vocab, limits));
+    };
+    match compute.pool() {
+        Some(pool) => pool.for_each_piece(&mut all, TOGETHER, |_, some| say_some(some)),
+        None => say_some(&mut all),
+    }
+    all.into_iter().map(|(_, _, said)| said).collect()
 }
 
-/// Adds the chosen token to the answer; why the answer ends, if it does.
-fn take(sequence: &mut Sequence, choice: Choice, limits: &Limits, events: &mut Vec<Event>) -> Option<Finish> {
-    let (Sampled { token, logprob }, top) = match choice {
-        Ok(chosen) => chosen,
-        Err(finish) => return Some(finish),
-    };
-    if let Some(Err(error)) = sequence.constraint.as_mut().map(|constraint| constraint.accept(token)) {
-        return Some(Finish::Unconstrained(error));
+/// Chooses tokens from the rows of `logits`, the last token's and the draft's, as long as the draft's are the chosen.
+fn say(sequence: &mut Sequence, logits: &[f32], vocab: usize, limits: &Limits) -> Said {
+    let (draft, mut said) = (std::mem::take(&mut sequence.draft), Said::default());
+    said.drafts.drafted = draft.len();
+    for (row, logits) in logits.chunks_exact(vocab).enumerate() {
+        let token = match choose(sequence, logits) {
+            Ok((token, event)) => {
+                said.events.push(event);
+                said.finish = sequence.end_after(token, limits);
+                token
+            }
+            Err(finish) => {
+                said.finish = Some(finish);
+                break;
+            }
+        };
+        if said.finish.is_some() || draft.get(row) != Some(&token) {
+            break;
+        }
+        said.drafts.accepted += 1;
     }
+    sequence.credit.settle(said.events.len(), said.drafts);
+    said
+}
+
+/// Adds the token that is chosen from a row of logits to the answer, or says why there is none.
+fn choose(sequence: &mut Sequence, logits: &[f32]) -> Result<(u32, Event), Finish> {
+    let allowed = sequence.constraint.as_mut().map_or(Ok(Allowed::All), |constraint| constraint.allowed());
+    let allowed = allowed.map_err(Finish::Unconstrained)?;
+    let Sampled { token, logprob } = sequence.sampler.sample_of(logits, &allowed).map_err(Finish::Failed)?;
+    let top = top_logprobs(logits, sequence.top_logprobs);
+    sequence.constraint.as_mut().map_or(Ok(()), |c| c.accept(token)).map_err(Finish::Unconstrained)?;
     sequence.tokens.push(token);
-    events.push(Event::Token { id: sequence.id, token, logprob, top });
-    if sequence.stop_tokens.contains(&token) {
-        return Some(Finish::Stop);
-    }
-    let full = sequence.tokens.len() >= limits.context_tokens_max;
-    (full || sequence.answer_len() >= sequence.max_tokens).then_some(Finish::Length)
+    Ok((token, Event::Token { id: sequence.id, token, logprob, top }))
 }

@@ -8,10 +8,12 @@ use std::path::Path;
 
 use engine::compute::ModelCompute;
 use engine::constraint::{Allowed, Constraint, ConstraintError};
+use engine::drafts::{DraftCount, Drafts};
 use engine::limits::Limits;
 use engine::pages::PageId;
 use engine::request::{Command, EmbedRequest, Event, Finish, Pooling, Refusal, Request, Restored};
-use engine::sampler::Sampling;
+use engine::sampler::{Sampler, Sampling};
+use engine::session::Session;
 use engine::step::{Compute, Engine};
 use kernels::attention::{CacheFormat, Chunk, PAGE_LEN};
 use kernels::pool::Pool;
@@ -24,11 +26,18 @@ const VOCAB: usize = 40;
 /// A model whose next token is a hash of what its cache holds, so that a wrong page shows.
 struct Stub {
     cache: Vec<u32>,
+    /// It goes by the last so many tokens only, except at every 37th position: its texts repeat themselves for a
+    /// while, so that drafts are right, wrong, and right for a part.
+    memory: usize,
 }
 
 impl Stub {
     fn new(pages: usize) -> Stub {
-        Stub { cache: vec![u32::MAX; pages * PAGE_LEN] }
+        Stub::forgetful(pages, usize::MAX)
+    }
+
+    fn forgetful(pages: usize, memory: usize) -> Stub {
+        Stub { cache: vec![u32::MAX; pages * PAGE_LEN], memory }
     }
 }
 
@@ -52,7 +61,8 @@ impl Compute for Stub {
             let chunk = chunks.iter().rfind(|c| c.first_row <= row).unwrap();
             let last = chunk.position + row - chunk.first_row;
             let mut hash = 0xcbf2_9ce4_8422_2325u64;
-            for p in 0..=last {
+            let from = if last % 37 == 0 { 0 } else { (last + 1).saturating_sub(self.memory) };
+            for p in from..=last {
                 hash = (hash ^ self.cache[slot(chunk, p)] as u64).wrapping_mul(0x0100_0000_01b3);
             }
             logits.extend((0..VOCAB as u64).map(|t| {
@@ -146,7 +156,8 @@ fn request(random: &mut Random, id: u64, vocab: usize, longest: usize) -> Reques
     let mut prompt: Vec<u32> = common.collect();
     prompt.extend((0..own).map(|_| random.below(vocab) as u32));
     let temperature = if random.below(2) == 0 { 0.0 } else { 1.0 };
-    let sampling = Sampling { temperature, seed: random.0, frequency_penalty: 0.3, ..Sampling::default() };
+    let frequency_penalty = if random.below(2) == 0 { 0.3 } else { 0.0 };
+    let sampling = Sampling { temperature, seed: random.0, frequency_penalty, ..Sampling::default() };
     let (max_tokens, stop) = (1 + random.below(longest), random.below(vocab) as u32);
     let (owner, stop_tokens) = (random.below(3) as u64, vec![stop]);
     Request { id, owner, prompt, sampling, max_tokens, stop_tokens, top_logprobs: 2, constraint: None }
@@ -156,23 +167,29 @@ fn request(random: &mut Random, id: u64, vocab: usize, longest: usize) -> Reques
 fn every_answer_is_the_one_it_gets_alone() {
     let only = std::env::var("SEED").ok().map(|s| s.parse::<u64>().unwrap());
     let (mut put_back, mut shared, mut restored) = (0, 0, 0);
+    let mut drafts = DraftCount::default();
     for seed in only.map_or(1..300, |s| s..s + 1) {
-        let (p, s, r) = simulate(seed);
+        let (p, s, r, d) = simulate(seed);
         put_back += p;
         shared += s;
         restored += r;
+        drafts.add(d);
     }
     if only.is_none() {
+        let wrong = drafts.drafted - drafts.accepted;
+        assert!(wrong > 5000 && drafts.accepted > 5000, "drafts are wrong as well as right ({drafts:?})");
         assert!(restored > 300, "the simulation restores pages ({restored})");
         assert!(put_back > 100, "the simulation puts requests back ({put_back})");
         assert!(shared > 1000, "the simulation shares pages ({shared} tokens)");
     }
 }
 
-/// One run; how often requests were put back, tokens found in the cache, and pages that were restored.
-fn simulate(seed: u64) -> (usize, usize, usize) {
+/// One run; how often requests were put back, tokens found in the cache, pages that were restored, and drafts.
+fn simulate(seed: u64) -> (usize, usize, usize, DraftCount) {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let pages = 8 + random.below(24);
+    let memory = [usize::MAX, 2, 1][random.below(3)];
+    let drafts = [Drafts::ALWAYS, Drafts::AUTO, Drafts::Off, Drafts::ALWAYS][random.below(4)];
     let limits = Limits {
         running_max: 1 + random.below(10),
         waiting_max: 20,
@@ -181,8 +198,10 @@ fn simulate(seed: u64) -> (usize, usize, usize) {
         chunk_tokens_max: 1 + random.below(100),
         context_tokens_max: 8 * PAGE_LEN,
         pages,
+        drafts,
     };
-    let mut engine = Engine::new(Stub::new(pages), limits);
+    let mut drafted = DraftCount::default();
+    let mut engine = Engine::new(Stub::forgetful(pages, memory), limits);
     engine.tell_published();
     let (mut kept, mut restored) = (Kept::default(), 0);
     let mut requests: HashMap<u64, Request> = HashMap::new();
@@ -229,7 +248,7 @@ fn simulate(seed: u64) -> (usize, usize, usize) {
                     shared += usage.cached_tokens;
                     done += 1;
                     let request = requests.remove(&id).unwrap_or_else(|| panic!("seed {seed}: {id} ends twice"));
-                    let (want, ended) = alone(Stub::new(16), request);
+                    let (want, ended) = alone(Stub::forgetful(16, memory), request);
                     let got = &answers[&id];
                     if finish == Finish::Cancelled {
                         assert!(want.starts_with(got), "seed {seed}: cancelled request {id}");
@@ -240,11 +259,12 @@ fn simulate(seed: u64) -> (usize, usize, usize) {
             }
         }
         put_back += usize::from(engine.load().1 > waiting + arrived);
+        drafted.add(engine.drafts());
         engine.check();
         kept.keep(&engine);
     }
     assert!(requests.is_empty(), "seed {seed}: {} requests never ended, {done} did", requests.len());
-    (put_back, shared, restored)
+    (put_back, shared, restored, drafted)
 }
 
 #[test]
@@ -418,6 +438,79 @@ fn a_tiny_latent_attention_model_gives_the_same_bits_in_any_company() {
     }
 }
 
+/// A prompt whose answer is of two or three tokens, so that there is something to look up, right and wrong.
+fn repeating(random: &mut Random, id: u64, vocab: usize) -> Request {
+    let plain = request(random, id, vocab, 90);
+    let logit_bias = (0..2 + id as u32 % 2).map(|i| (3 + 5 * i, 90.0)).collect();
+    let sampling = Sampling { frequency_penalty: 0.0, logit_bias, ..plain.sampling.clone() };
+    Request { sampling, stop_tokens: Vec::new(), max_tokens: 60, ..plain }
+}
+
+#[test]
+fn a_tiny_latent_attention_model_gives_the_same_bits_with_drafts() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/models/deepseek-v3");
+    let model = Model::open(&path).unwrap();
+    let (one, two) = (Pool::new(1), Pool::new(2));
+    let mut random = Random(78);
+    let requests: Vec<Request> = (0..10).map(|id| repeating(&mut random, id, model.spec.vocab)).collect();
+    let limits = Limits {
+        running_max: 3,
+        context_tokens_max: 5 * PAGE_LEN,
+        pages: 9,
+        drafts: Drafts::ALWAYS,
+        ..Limits::default()
+    };
+    for format in [CacheFormat::F32, CacheFormat::Int8] {
+        let mut engine = Engine::new(ModelCompute::new(&model, &two, limits.pages, format), limits);
+        let mut inbox: Vec<Command> = requests.iter().cloned().map(Command::Submit).collect();
+        let mut answers: HashMap<u64, Tokens> = HashMap::new();
+        let mut drafts = DraftCount::default();
+        while !engine.is_idle() || !inbox.is_empty() {
+            for event in engine.step(&mut inbox) {
+                if let Event::Token { id, token, logprob, .. } = event {
+                    answers.entry(id).or_default().push((token, logprob.to_bits()));
+                }
+            }
+            drafts.add(engine.drafts());
+            engine.check();
+        }
+        assert!(drafts.drafted > drafts.accepted && drafts.accepted > 0, "{drafts:?}");
+        for request in &requests {
+            let compute = ModelCompute::new(&model, &one, 8, format);
+            assert_eq!(answers[&request.id], alone(compute, request.clone()).0, "request {}", request.id);
+        }
+    }
+}
+
+#[test]
+fn a_session_gives_the_same_logits_with_drafts() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures/models/deepseek-v3");
+    let model = Model::open(&path).unwrap();
+    let pool = Pool::new(2);
+    let mut random = Random(79);
+    let mut plain = Session::new(&model, &pool, 160, CacheFormat::F32);
+    let mut drafting = Session::new(&model, &pool, 160, CacheFormat::F32);
+    drafting.set_drafts(Drafts::AUTO);
+    for id in 0..6 {
+        let ask = repeating(&mut random, id, model.spec.vocab);
+        let mut sampler = Sampler::new(ask.sampling.clone(), &ask.prompt, model.spec.vocab).unwrap();
+        let mut want = plain.prompt(&ask.prompt, |_| true).unwrap().unwrap();
+        let mut got = drafting.prompt(&ask.prompt, |_| true).unwrap().unwrap();
+        loop {
+            assert!(want.iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits()), "prompt {id}");
+            assert_eq!(plain.tokens(), drafting.tokens());
+            if plain.tokens().len() == plain.context() {
+                break;
+            }
+            let token = sampler.sample(&want).unwrap().token;
+            want = plain.push(token).unwrap();
+            got = drafting.push(token).unwrap();
+        }
+    }
+    let drafts = drafting.drafted();
+    assert!(drafts.drafted > drafts.accepted && drafts.accepted > 0, "{drafts:?}");
+}
+
 #[test]
 fn what_cannot_be_answered_is_refused_with_a_reason() {
     let limits = Limits { context_tokens_max: PAGE_LEN, pages: 4, ..Limits::default() };
@@ -460,6 +553,47 @@ fn what_cannot_be_answered_is_refused_with_a_reason() {
             "5: temperature is 99; it must be between 0 and 10",
         ]
     );
+}
+
+#[test]
+fn an_answer_ends_within_a_draft_where_it_ends_without() {
+    let limits = Limits { pages: 8, context_tokens_max: 3 * PAGE_LEN, drafts: Drafts::ALWAYS, ..Limits::default() };
+    let ask = |max_tokens, stop_tokens| Request {
+        id: 0,
+        owner: 0,
+        prompt: vec![1, 2, 3, 1, 2, 3, 1, 2],
+        sampling: Sampling::default(),
+        max_tokens,
+        stop_tokens,
+        top_logprobs: 0,
+        constraint: None,
+    };
+    let whole = alone(Stub::forgetful(16, 2), ask(150, vec![])).0;
+    let mut drafts = DraftCount::default();
+    for n in 1..=150 {
+        for stop in [vec![], vec![whole[n - 1].0]] {
+            let request = ask(if stop.is_empty() { n } else { 150 }, stop);
+            let mut engine = Engine::new(Stub::forgetful(limits.pages, 2), limits);
+            let (mut inbox, mut tokens) = (vec![Command::Submit(request.clone())], Vec::new());
+            let (mut ended, mut steps) = (None, 0);
+            while ended.is_none() {
+                for event in engine.step(&mut inbox) {
+                    match event {
+                        Event::Token { token, logprob, .. } => tokens.push((token, logprob.to_bits())),
+                        Event::Finished { finish, usage, .. } => ended = Some((finish, usage.completion_tokens)),
+                        _ => {}
+                    }
+                }
+                steps += 1;
+                drafts.add(engine.drafts());
+                engine.check();
+            }
+            let (want, finish) = alone(Stub::forgetful(16, 2), request);
+            assert_eq!((&tokens, ended), (&want, Some((finish, want.len()))));
+            assert!(steps <= want.len(), "{steps} steps for {} tokens", want.len());
+        }
+    }
+    assert!(drafts.accepted > 1000, "{drafts:?}");
 }
 
 #[test]
@@ -510,7 +644,13 @@ fn a_constraint_holds_for_every_token_and_in_any_company() {
         request
     };
     let requests: Vec<Request> = (0..10).map(|id| constrained(request(&mut random, id, VOCAB, 200))).collect();
-    let limits = Limits { running_max: 6, context_tokens_max: 8 * PAGE_LEN, pages: 10, ..Limits::default() };
+    let limits = Limits {
+        running_max: 6,
+        context_tokens_max: 8 * PAGE_LEN,
+        pages: 10,
+        drafts: Drafts::ALWAYS,
+        ..Limits::default()
+    };
     let mut engine = Engine::new(Stub::new(limits.pages), limits);
     let mut inbox: Vec<Command> = requests.iter().cloned().map(Command::Submit).collect();
     let mut answers: HashMap<u64, Tokens> = HashMap::new();

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use engine::drafts::DraftCount;
 use engine::sampler::{Sampler, Sampling};
 use engine::session::Session;
 use serde_json::{Map, Value, json};
@@ -115,6 +116,7 @@ pub(crate) struct Answer {
     /// Tokens of the prompt that were in the cache already.
     pub(crate) cached_tokens: usize,
     pub(crate) reasoning_tokens: usize,
+    pub(crate) drafts: DraftCount,
     /// Until the first token was chosen.
     pub(crate) prompt_time: Duration,
     /// From there to the end.
@@ -161,6 +163,7 @@ impl Answer {
                 "completion_tokens": self.tokens.len(),
                 "reasoning_tokens": self.reasoning_tokens,
             },
+            "drafts": { "tokens": self.drafts.drafted, "accepted": self.drafts.accepted },
             "first_token_s": self.prompt_time.as_secs_f64(),
             "prompt_tokens_per_s": self.prompt_speed(),
             "decode_tokens_per_s": self.decode_speed(),
@@ -189,6 +192,7 @@ pub(crate) fn answer(
     let cancelled = || settings.cancel.load(Ordering::Relaxed);
     let same = session.tokens().iter().zip(&prompt.tokens).take_while(|(a, b)| a == b).count();
     let cached_tokens = same.min(prompt.tokens.len().saturating_sub(1));
+    let drafted = session.drafted();
     let mut outcome = Ok(());
     let logits = session.prompt(&prompt.tokens, |done| {
         outcome = on_event(Event::Prompt(done));
@@ -226,6 +230,7 @@ pub(crate) fn answer(
         prompt_tokens: prompt.tokens.len(),
         cached_tokens,
         reasoning_tokens: said.reasoning_tokens,
+        drafts: session.drafted().since(drafted),
         prompt_time,
         decode_time: start.elapsed() - prompt_time,
     })

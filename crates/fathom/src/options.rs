@@ -1,6 +1,7 @@
 //! Flags that several commands share.
 
 use anyhow::{Context, bail};
+use engine::drafts::Drafts;
 use engine::sampler::Sampling;
 use kernels::attention::CacheFormat;
 use kernels::pool::Pool;
@@ -108,6 +109,40 @@ pub(crate) fn pool(threads: Option<usize>) -> anyhow::Result<Pool> {
         // More than a machine has: a typing mistake, and each thread takes memory.
         Some(n @ 1..=1024) => Ok(Pool::new(n)),
         Some(n) => bail!("--threads is {n}; it must be between 1 and 1024"),
+    }
+}
+
+/// Whether next tokens are guessed at.
+#[derive(clap::Args, Debug)]
+pub(crate) struct DraftsArgs {
+    /// Guess next tokens by looking up where the last ones occurred before, and check the guesses together: the answer
+    /// is the same, and comes faster where text repeats itself. auto: while one or two answers are computed and three
+    /// of four guesses are right; lookup: however many are computed, while half of the guesses are right
+    #[arg(
+        long,
+        value_name = "auto|off|lookup",
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = "Machine"
+    )]
+    drafts: DraftsArg,
+}
+
+/// Where drafts come from, as a flag.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum DraftsArg {
+    Auto,
+    Off,
+    Lookup,
+}
+
+impl DraftsArgs {
+    pub(crate) fn drafts(&self) -> Drafts {
+        match self.drafts {
+            DraftsArg::Auto => Drafts::AUTO,
+            DraftsArg::Off => Drafts::Off,
+            DraftsArg::Lookup => Drafts::ALWAYS,
+        }
     }
 }
 

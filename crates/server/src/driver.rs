@@ -115,6 +115,8 @@ pub(crate) struct Seen {
     pub(crate) steps: u64,
     pub(crate) step_s: f64,
     pub(crate) rows: u64,
+    pub(crate) drafted: u64,
+    pub(crate) accepted: u64,
     pub(crate) breakdowns: u64,
 }
 
@@ -274,6 +276,8 @@ impl Driver {
         (seen.running, seen.waiting, seen.pages) = (running, waiting, engine.page_use());
         seen.steps += u64::from(total > 0);
         seen.rows += total as u64;
+        seen.drafted += engine.drafts().drafted as u64;
+        seen.accepted += engine.drafts().accepted as u64;
         seen.step_s += if total > 0 { spent.as_secs_f64() } else { 0.0 };
         drop(seen);
         let end = begin + spent;

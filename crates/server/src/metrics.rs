@@ -83,6 +83,8 @@ pub(crate) fn render(state: &State) -> String {
     line("fathom_joules_total", "counter", "Energy of requests, where it is known.", seconds.joules);
     line("fathom_engine_steps_total", "counter", "Steps that computed something.", seen.steps as f64);
     line("fathom_engine_rows_total", "counter", "Rows that they computed.", seen.rows as f64);
+    line("fathom_drafted_tokens_total", "counter", "Rows that were guesses at next tokens.", seen.drafted as f64);
+    line("fathom_accepted_tokens_total", "counter", "Guesses that were right.", seen.accepted as f64);
     line("fathom_engine_seconds_total", "counter", "Time that they took.", seen.step_s);
     line("fathom_engine_breakdowns_total", "counter", "Panics of the engine.", seen.breakdowns as f64);
     line("fathom_answers_running", "gauge", "Answers that are computed now.", seen.running as f64);

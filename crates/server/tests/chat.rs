@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Running, Setup, ask, ask_with};
+use engine::drafts::Drafts;
 use engine::limits::Limits as EngineLimits;
 use serde_json::{Value, json};
 use server::limits::Limits;
@@ -443,4 +444,30 @@ async fn a_breakdown_of_the_engine_ends_its_requests_and_no_others() {
     let answer = server.chat(ask("SAY:fine")).await;
     assert_eq!(answer["choices"][0]["message"]["content"], "fine");
     server.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn drafts_take_fewer_steps_to_the_same_answer() {
+    let counted = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let mut seen = Vec::new();
+    for drafts in [Drafts::Off, Drafts::AUTO] {
+        let usual = Setup::default();
+        let server = Running::with(Setup { engine: EngineLimits { drafts, ..usual.engine }, ..usual });
+        // The answer repeats what was asked.
+        let script = "one two three four five six seven eight nine ten, ".repeat(4);
+        let fields = json!({"temperature": 1.0, "seed": 3, "logprobs": true, "top_logprobs": 2});
+        let answer = server.chat(ask_with(&format!("SAY:{script}"), fields)).await;
+        let text = server.client.get(server.url("/metrics")).send().await.unwrap().text().await.unwrap();
+        let count = |name| counted(&text, name);
+        let (drafted, accepted) = (count("fathom_drafted_tokens_total"), count("fathom_accepted_tokens_total"));
+        assert!(accepted <= drafted);
+        seen.push((answer["choices"].clone(), answer["usage"].clone(), accepted, count("fathom_engine_steps_total")));
+        server.assert_at_rest().await;
+    }
+    let [(plain, plain_usage, none, many), (choices, usage, accepted, few)] = &seen[..] else { panic!("two answers") };
+    assert_eq!((plain, plain_usage["completion_tokens"].as_u64()), (choices, usage["completion_tokens"].as_u64()));
+    assert!(*none == 0 && *accepted > 20 && few + accepted == *many, "{few} and {many} steps, {accepted} accepted");
 }

@@ -17,7 +17,7 @@ use text::{ChatTemplate, Tokenizer};
 
 use crate::answer::{Answer, Finish, Prompt, Settings, answer};
 use crate::opened::Opened;
-use crate::options::{MachineArgs, SamplingArgs, Switch, ThinkArgs, thinking};
+use crate::options::{DraftsArgs, MachineArgs, SamplingArgs, Switch, ThinkArgs, thinking};
 use crate::terminal::{Screen, broken_pipe, complain, interrupt_flag, note, print};
 use crate::whole_file;
 
@@ -42,6 +42,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     machine: MachineArgs,
+
+    #[command(flatten)]
+    drafts: DraftsArgs,
 }
 
 const HELP: &str = "\
@@ -78,8 +81,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let editor = DefaultEditor::new().context("the terminal cannot be read")?;
     // Where nobody types, Ctrl-C can only mean the program.
     let cancel = if std::io::stdin().is_terminal() { interrupt_flag(false)? } else { Arc::new(AtomicBool::new(false)) };
+    let mut session = Session::new(&opened.model, &pool, context, args.machine.cache.format());
+    session.set_drafts(args.drafts.drafts());
     let chat = Chat {
-        session: Session::new(&opened.model, &pool, context, args.machine.cache.format()),
+        session,
         tokenizer,
         template,
         system: args.system,

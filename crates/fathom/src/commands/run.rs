@@ -10,7 +10,7 @@ use text::Tokenizer;
 
 use crate::answer::{Event, Finish, Prompt, Settings, answer};
 use crate::opened::Opened;
-use crate::options::{MachineArgs, SamplingArgs, ThinkArgs, thinking};
+use crate::options::{DraftsArgs, MachineArgs, SamplingArgs, ThinkArgs, thinking};
 use crate::terminal::{INTERRUPTED, Screen, interrupt_flag, note, print};
 
 /// Answer one prompt and stop
@@ -56,6 +56,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     machine: MachineArgs,
+
+    #[command(flatten)]
+    drafts: DraftsArgs,
 }
 
 /// When something is done.
@@ -84,6 +87,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let cancel = interrupt_flag(true)?;
     let mut session = Session::new(&opened.model, &pool, context, args.machine.cache.format());
+    session.set_drafts(args.drafts.drafts());
     let seed = sampling.seed;
     let settings =
         Settings { sampling, max_tokens: args.sampling.max_tokens, stop: &args.sampling.stop, cancel: &cancel };

@@ -21,7 +21,7 @@ use server::{Allowed, Embedder, Handle, Options, Served, Server};
 use crate::answer::today;
 use crate::built_in::{self, BuiltIn};
 use crate::opened::Opened;
-use crate::options::MachineArgs;
+use crate::options::{DraftsArgs, MachineArgs};
 use crate::terminal::{INTERRUPTED, note, print};
 
 /// Serve a model: an API for DeepSeek's, OpenAI's and Anthropic's clients, and a chat in the browser
@@ -88,6 +88,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     machine: MachineArgs,
+
+    #[command(flatten)]
+    drafts: DraftsArgs,
 }
 
 fn watts(text: &str) -> Result<f64, String> {
@@ -163,6 +166,7 @@ fn engine_limits(args: &Args, opened: &Opened, context: usize) -> anyhow::Result
         context_tokens_max: context,
         pages: u32::try_from(pages).map_or(u32::MAX as usize, |pages| pages as usize),
         batch_tokens_max: 512.max(args.slots),
+        drafts: args.drafts.drafts(),
         ..EngineLimits::default()
     })
 }

@@ -77,6 +77,21 @@ fn greedy_answers_depend_on_neither_threads_nor_the_cache() {
 }
 
 #[test]
+fn drafts_change_no_token() {
+    let bias = format!("{}=100", token("z"));
+    let drafted = |drafts: &str| {
+        run(&["-p", "Hello", "--think", "no", "--logit-bias", &bias, "-n", "40", "--json", "--drafts", drafts]).json()
+    };
+    let plain = drafted("off");
+    assert_eq!((&plain["drafts"]["tokens"], &plain["drafts"]["accepted"]), (&Value::from(0), &Value::from(0)));
+    for drafts in ["auto", "lookup"] {
+        let done = drafted(drafts);
+        assert_eq!(tokens(&plain), tokens(&done));
+        assert!(done["drafts"]["accepted"].as_u64().expect("a number") > 20, "{done}");
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_answer_and_another_one_another() {
     let hot = |seed: &str, threads: &str| {
         let settings = ["-t", "8", "--top-p", "1", "-n", "40", "--seed", seed, "--threads", threads];

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use engine::compute::{Kept, ModelCompute};
+use engine::drafts::Drafts;
 use engine::limits::Limits;
 use engine::sampler::Sampling;
 use engine::step::Engine;
@@ -59,6 +60,8 @@ pub fn sample(
         chunk_tokens_max: PROMPT_TOKENS,
         context_tokens_max: context,
         pages,
+        // Many answers run at the same time; a row more costs what it brings.
+        drafts: Drafts::Off,
     };
     let jobs: Vec<Job> = prompts
         .iter()
