@@ -80,7 +80,7 @@ export const SCRIPTS = [
     },
   ],
   [
-    /24/,
+    /24|43/,
     {
       thought: THOUGHT,
       content: COUNTDOWN,

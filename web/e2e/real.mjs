@@ -68,6 +68,8 @@ try {
   await step('a known question is answered with its reasoning and its figures', async () => {
     const { page, context, trouble } = await newPage(browser, server);
     await shot(page, 'welcome');
+    // What the built-in model was made for is not suggested to others.
+    assert.doesNotMatch(await page.locator('.suggestions').innerText(), /Countdown/u);
     await ask(page, 'What is 2 + 3?', done);
     assert.match(await page.locator(`${last} .md`).innerText(), /The answer is 5\./u);
     await page.locator('.figures summary').first().click();

@@ -29,7 +29,7 @@ const goTo = (page, hash) =>
 const tests = {
   async "a suggestion is answered, with reasoning, figures and the verifier's mark"() {
     const { page, done } = await visit(fast);
-    await page.getByRole('button', { name: /Use 3, 5, 8 and 12/u }).click();
+    await page.getByRole('button', { name: /Make 43 from 4/u }).click();
     await page.waitForSelector(`${last} > footer`);
     await page.waitForSelector('.katex');
     assert.match(await page.locator('.reasoning > button').innerText(), /Reasoned for .*133 tokens/su);
@@ -39,7 +39,7 @@ const tests = {
     assert.match(await page.locator('.verdict.good').innerText(), /Checked: correct/u);
     assert.match(await page.locator('.figures summary').innerText(), /87\.4 tok\/s/u);
     assert.match(await page.url(), /#\/c\/[0-9a-f-]{36}$/u);
-    assert.equal(await page.locator('.rows a[aria-current=page]').innerText(), 'Use 3, 5, 8 and 12 to make 24.');
+    assert.equal(await page.locator('.rows a[aria-current=page]').innerText(), 'Make 43 from 4, 10 and 49.');
     await done();
   },
 
@@ -302,7 +302,10 @@ const tests = {
     await page.keyboard.press('Enter');
     await page.waitForSelector(`${last} > footer`);
     assert.equal(await page.locator('.bubble').innerText(), 'one\n\ntwo');
+    // Where the button says stop, the arrow is the writer's own.
+    await page.waitForSelector('button.stop', { state: 'detached' });
     await page.keyboard.press('ArrowUp');
+    await page.getByRole('textbox', { name: 'Edit your message' }).waitFor();
     assert.equal(await focus(), 'Edit your message');
     await page.keyboard.press('Escape');
     await page.keyboard.press('Control+k');

@@ -190,13 +190,14 @@ impl Driver {
                 engine.tell_published();
             }
             let outcome = catch_unwind(AssertUnwindSafe(|| self.serve(&mut engine, &mut live)));
+            if outcome.is_ok() {
+                // Their channels close with them: they are told that the server stops.
+                return;
+            }
             for (_, request) in live.drain() {
                 request.tell(Told::Broken);
             }
-            match outcome {
-                Ok(()) => return,
-                Err(_) => lock(&self.seen).breakdowns += 1,
-            }
+            lock(&self.seen).breakdowns += 1;
         }
     }
 

@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::http::stream::json as json_text;
 use crate::wire::error::{ErrorBody, ErrorDetail};
 
 /// A refusal, ready to be sent.
@@ -24,6 +25,13 @@ pub struct ApiError {
     pub code: Option<&'static str>,
     /// Seconds after which it may work.
     pub retry_after_s: Option<u64>,
+}
+
+/// Whose shape an error's body has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    OpenAi,
+    Anthropic,
 }
 
 /// The result of a handler.
@@ -90,8 +98,27 @@ impl ApiError {
         ErrorBody { error: ErrorDetail { message, kind: self.kind().to_string(), param, code } }
     }
 
-    /// The answer in Anthropic's shape.
-    pub(crate) fn into_anthropic(self) -> Response {
+    /// The answer in a dialect.
+    pub(crate) fn respond(self, dialect: Dialect) -> Response {
+        match dialect {
+            Dialect::OpenAi => self.into_response(),
+            Dialect::Anthropic => self.into_anthropic(),
+        }
+    }
+
+    /// The body in a dialect, where the status has been sent already.
+    pub(crate) fn text(&self, dialect: Dialect) -> String {
+        match dialect {
+            Dialect::OpenAi => json_text(&self.body()),
+            Dialect::Anthropic => json_text(&self.anthropic_body()),
+        }
+    }
+
+    /// The answer in Anthropic's shape; its API has no 422.
+    pub(crate) fn into_anthropic(mut self) -> Response {
+        if self.status == StatusCode::UNPROCESSABLE_ENTITY {
+            self.status = StatusCode::BAD_REQUEST;
+        }
         self.answer(Json(self.anthropic_body()).into_response())
     }
 

@@ -192,7 +192,7 @@ impl Served {
             variables.extend(traits.switches.iter().map(|name| (name.to_string(), json!(think))));
         }
         if let Some(effort) = wishes.effort.as_ref().filter(|_| traits.effort) {
-            variables.insert("reasoning_effort".into(), json!(effort));
+            variables.insert("reasoning_effort".into(), json!(effort_word(effort, traits.channels)));
         }
         let mut segments = self.render(&rendered, native, true, &variables)?;
         if wishes.think == Some(false) && traits.reasoning && !traits.channels {
@@ -237,6 +237,16 @@ impl Served {
             Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             None => String::from(char::REPLACEMENT_CHARACTER),
         }
+    }
+}
+
+/// A request's word for effort as templates know it: gpt-oss has three words, DeepSeek's models have three others.
+fn effort_word(asked: &str, channels: bool) -> &str {
+    match (asked, channels) {
+        ("none" | "minimal", _) => "low",
+        ("xhigh" | "max" | "ultra", true) | ("medium" | "xhigh", false) => "high",
+        ("ultra", false) => "max",
+        (word, _) => word,
     }
 }
 
@@ -366,4 +376,17 @@ fn begin_answer(segments: &mut Vec<Segment>, prefix: &Message) -> ApiResult<()> 
     }
     segments.push(Segment::untrusted(content));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::effort_word;
+
+    #[test]
+    fn efforts_become_words_that_templates_know() {
+        let asked = ["none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra"];
+        let words = |channels| asked.map(|word| effort_word(word, channels)).join(" ");
+        assert_eq!(words(true), "low low low medium high high high high");
+        assert_eq!(words(false), "low low low high high high max max");
+    }
 }

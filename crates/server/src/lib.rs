@@ -23,6 +23,7 @@ pub mod openapi;
 mod page;
 pub mod prompt_cache;
 mod reader;
+mod scoring;
 mod state;
 pub mod store;
 mod tools;
@@ -154,7 +155,8 @@ impl Server {
         Handle { state: Arc::clone(&self.state), stop: self.stop.clone() }
     }
 
-    /// Serves until [`Handle::stop`]; `make` makes the engine, on this thread, and another one if it breaks down.
+    /// Serves until [`Handle::stop`] or until the process is told to terminate (SIGTERM); `make` makes the engine, on
+    /// this thread, and another one if it breaks down.
     ///
     /// # Errors
     /// If the runtime cannot be started.
@@ -172,20 +174,35 @@ impl Server {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(self.listener).map_err(ServerError::Runtime)?
         };
+        #[cfg(unix)]
+        runtime.spawn(stop_on_terminate(Handle { state: Arc::clone(&state), stop: self.stop.clone() }));
         let router = api::router(Arc::clone(&state), self.allowed);
         let stop = self.stop.subscribe();
         let serving = Arc::clone(&state);
-        runtime.spawn(async move {
+        let listening = runtime.spawn(async move {
             // Closed at the end, however it comes.
-            let _close = Close(Arc::clone(&serving));
-            http::listen::listen(listener, router, Arc::clone(&serving), stop).await;
+            let close = Close(Arc::clone(&serving));
+            http::listen::listen(listener, router, serving, stop, move || drop(close)).await;
         });
         state.driver.run(make);
+        // A panic there has closed the engine and is told by the thread itself.
+        let _ = runtime.block_on(listening);
         if let Some(cache) = &state.prompt_cache {
             cache.close();
         }
         runtime.shutdown_timeout(std::time::Duration::from_secs(2));
         Ok(())
+    }
+}
+
+/// Stops the server as Ctrl-C does when a service manager or a container tells the process to terminate.
+#[cfg(unix)]
+async fn stop_on_terminate(handle: Handle) {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Where the signal cannot be had it ends the process, as it would without this.
+    if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        terminate.recv().await;
+        handle.stop();
     }
 }
 

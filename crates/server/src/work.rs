@@ -24,14 +24,18 @@ use crate::wire::usage::{Extension, Usage, Verdict, Words};
 
 /// What is to be answered.
 pub(crate) struct Job {
-    /// Prompts; each gets `n` answers.
+    /// Prompts; each gets `n` answers, none if it is only scored.
     pub(crate) prompts: Vec<Prompt>,
     pub(crate) n: usize,
+    /// Whether the log-probabilities of the prompts' own tokens are told before the answers.
+    pub(crate) scored: bool,
     /// The first answer to a prompt has this seed, the next ones those after it.
     pub(crate) sampling: Sampling,
     pub(crate) max_tokens: Option<usize>,
     pub(crate) stops: Vec<String>,
     pub(crate) calls: Calls,
+    /// An answer ends with its first call.
+    pub(crate) one_call: bool,
     /// `None`: no log-probabilities.
     pub(crate) top_logprobs: Option<usize>,
     /// What answers must look like.
@@ -84,6 +88,8 @@ impl End {
 pub(crate) enum Output {
     /// The first answer was taken up by the engine.
     Started { prompt_tokens: u64, cached_tokens: u64 },
+    /// A prompt is scored: its tokens from the second on. Before anything of its answers.
+    Scored { prompt: usize, logprobs: Vec<TokenLogprob> },
     /// Something new of an answer.
     Pieces { answer: usize, pieces: Vec<Piece>, logprobs: Option<Logprobs> },
     /// An answer is complete.
@@ -104,9 +110,49 @@ pub(crate) struct Summary {
 /// Begins to work on a job; its outputs come from the channel, and the job is given up when that is dropped.
 pub(crate) fn begin(state: &Arc<State>, caller: &Caller, job: Job, place: Place) -> mpsc::Receiver<Output> {
     let (sender, receiver) = mpsc::channel(16);
-    let (work, requests) = Work::new(Arc::clone(state), caller.clone(), job, place);
-    tokio::spawn(work.run(requests, sender));
+    let (work, phases) = Work::new(Arc::clone(state), caller.clone(), job, place);
+    tokio::spawn(work.run(phases, sender));
     receiver
+}
+
+impl Job {
+    /// Answer `i` to a prompt, as the engine is asked for it.
+    fn request(&self, state: &State, caller: &Caller, prompt: &Prompt, i: u64) -> Request {
+        Request {
+            id: state.driver.next_id(),
+            owner: caller.owner(),
+            prompt: prompt.tokens.clone(),
+            sampling: Sampling { seed: self.sampling.seed.wrapping_add(i), ..self.sampling.clone() },
+            max_tokens: self.max_tokens.unwrap_or(state.served.context_tokens),
+            stop_tokens: state.served.tokenizer.eos_ids().to_vec(),
+            top_logprobs: self.top_logprobs.unwrap_or(0),
+            constraint: self.guide.as_ref().map(|guide| guide.constraint(prompt)),
+        }
+    }
+
+    /// What is known of an answer before it begins.
+    fn answer(&self, state: &State, request: &Request, number: usize, prompt: &Prompt) -> Answer {
+        let forced = self.guide.as_ref().is_some_and(Guide::forces_calls);
+        let calls = if forced { Calls::Forced } else { self.calls };
+        let reader = Reader::new(state.served.tokenizer, prompt.format.clone(), self.stops.clone(), calls);
+        Answer {
+            id: request.id,
+            prompt: number,
+            scores: false,
+            prompt_tokens: prompt.tokens.len() as u64,
+            reader: Some(reader),
+            stop_tokens: request.stop_tokens.clone(),
+            tokens: 0,
+            reasoning_tokens: 0,
+            logprobs: Logprobs::default(),
+            any_call: false,
+            cached: 0,
+            first: None,
+            reasoning_end: None,
+            cost: None,
+            live: false,
+        }
+    }
 }
 
 struct Work {
@@ -114,6 +160,7 @@ struct Work {
     caller: Caller,
     answers: Vec<Answer>,
     with_logprobs: bool,
+    one_call: bool,
     checked: Option<Checked>,
     seed: u64,
     begun: Instant,
@@ -121,9 +168,11 @@ struct Work {
     _place: Place,
 }
 
+/// An answer to a prompt, or a prompt that is scored.
 struct Answer {
     id: u64,
     prompt: usize,
+    scores: bool,
     prompt_tokens: u64,
     reader: Option<Reader>,
     stop_tokens: Vec<u32>,
@@ -136,71 +185,50 @@ struct Answer {
     first: Option<Instant>,
     reasoning_end: Option<Instant>,
     cost: Option<Cost>,
-    /// The engine has nothing more to say about it.
-    over: bool,
+    /// The engine has it and has more to say about it.
+    live: bool,
 }
 
+/// Requests that the engine works on together, with the numbers of their answers.
+type Phase = Vec<(usize, Request)>;
+
 impl Work {
-    fn new(state: Arc<State>, caller: Caller, job: Job, place: Place) -> (Work, Vec<Request>) {
-        let tokenizer = state.served.tokenizer;
-        let stop_tokens = tokenizer.eos_ids().to_vec();
-        let (mut answers, mut requests) = (Vec::new(), Vec::new());
-        let seed = job.sampling.seed;
-        for (number, prompt) in job.prompts.into_iter().enumerate() {
+    /// The work, and what the engine is asked for, one phase after the other.
+    fn new(state: Arc<State>, caller: Caller, job: Job, place: Place) -> (Work, [Phase; 2]) {
+        let (mut answers, mut requests, mut scoring) = (Vec::new(), Phase::new(), Phase::new());
+        for (number, prompt) in job.prompts.iter().enumerate() {
             for i in 0..job.n as u64 {
-                let id = state.driver.next_id();
-                let mut calls = job.calls;
-                if job.guide.as_ref().is_some_and(Guide::forces_calls) {
-                    calls = Calls::Forced;
-                }
-                answers.push(Answer {
-                    id,
-                    prompt: number,
-                    prompt_tokens: prompt.tokens.len() as u64,
-                    reader: Some(Reader::new(tokenizer, prompt.format.clone(), job.stops.clone(), calls)),
-                    stop_tokens: stop_tokens.clone(),
-                    tokens: 0,
-                    reasoning_tokens: 0,
-                    logprobs: Logprobs::default(),
-                    any_call: false,
-                    cached: 0,
-                    first: None,
-                    reasoning_end: None,
-                    cost: None,
-                    over: false,
-                });
-                requests.push(Request {
-                    id,
-                    owner: caller.owner(),
-                    prompt: prompt.tokens.clone(),
-                    sampling: Sampling { seed: seed.wrapping_add(i), ..job.sampling.clone() },
-                    max_tokens: job.max_tokens.unwrap_or(state.served.context_tokens),
-                    stop_tokens: stop_tokens.clone(),
-                    top_logprobs: job.top_logprobs.unwrap_or(0),
-                    constraint: job.guide.as_ref().map(|guide| guide.constraint(&prompt)),
-                });
+                let request = job.request(&state, &caller, prompt, i);
+                answers.push(job.answer(&state, &request, number, prompt));
+                requests.push((answers.len() - 1, request));
             }
         }
-        let (with_logprobs, begun) = (job.top_logprobs.is_some(), Instant::now());
+        for (number, prompt) in job.prompts.iter().enumerate().filter(|_| job.scored) {
+            let request = job.request(&state, &caller, prompt, 0);
+            answers.push(Answer { scores: true, ..job.answer(&state, &request, number, prompt) });
+            scoring.extend(crate::scoring::scoring(request).map(|request| (answers.len() - 1, request)));
+        }
+        let (with_logprobs, one_call, seed) = (job.top_logprobs.is_some(), job.one_call, job.sampling.seed);
         let checked = job.checked.filter(|_| answers.len() == 1);
-        (Work { state, caller, answers, with_logprobs, checked, seed, begun, _place: place }, requests)
+        let begun = Instant::now();
+        let work = Work { state, caller, answers, with_logprobs, one_call, checked, seed, begun, _place: place };
+        (work, [scoring, requests])
     }
 
-    async fn run(mut self, requests: Vec<Request>, out: mpsc::Sender<Output>) {
-        let (sender, mut told) = mpsc::channel(self.state.limits.tokens_behind_max);
+    async fn run(mut self, phases: [Phase; 2], out: mpsc::Sender<Output>) {
         if let Some(cache) = &self.state.prompt_cache {
             cache.bind(self.caller.owner(), self.caller.binding);
         }
-        for (number, request) in requests.into_iter().enumerate() {
-            if !self.state.driver.submit(request, (number, sender.clone())) {
-                self.answers[number].over = true;
-            }
+        // Of one token nothing can be told.
+        for answer in self.answers.iter().filter(|answer| answer.scores && answer.prompt_tokens < 2) {
+            // Whoever asked may be gone; the phases see that.
+            let _ = out.send(Output::Scored { prompt: answer.prompt, logprobs: Vec::new() }).await;
         }
-        drop(sender);
-        let outcome = self.follow(&mut told, &out).await;
-        if !matches!(outcome, Ok(())) {
-            self.answers.iter().filter(|answer| !answer.over).for_each(|answer| self.state.driver.cancel(answer.id));
-            self.settle(&mut told).await;
+        let mut outcome = Ok(());
+        for phase in phases {
+            if outcome.is_ok() {
+                outcome = self.phase(phase, &out).await;
+            }
         }
         let summary = self.summary();
         let recorded = self.record(&summary).await;
@@ -213,6 +241,21 @@ impl Work {
         let _ = out.send(last).await;
     }
 
+    /// Gives requests to the engine and follows them to their end.
+    async fn phase(&mut self, requests: Phase, out: &mpsc::Sender<Output>) -> Result<(), Option<ApiError>> {
+        let (sender, mut told) = mpsc::channel(self.state.limits.tokens_behind_max);
+        for (number, request) in requests {
+            self.answers[number].live = self.state.driver.submit(request, (number, sender.clone()));
+        }
+        drop(sender);
+        let outcome = self.follow(&mut told, out).await;
+        if outcome.is_err() {
+            self.answers.iter().filter(|answer| answer.live).for_each(|answer| self.state.driver.cancel(answer.id));
+            self.settle(&mut told).await;
+        }
+        outcome
+    }
+
     /// Reads answers until all are complete. The error is `None` if nobody wants them any more.
     async fn follow(
         &mut self,
@@ -221,7 +264,7 @@ impl Work {
     ) -> Result<(), Option<ApiError>> {
         let queue_end = tokio::time::Instant::now() + self.state.limits.queue_wait;
         let mut waiting = true;
-        while self.answers.iter().any(|answer| !answer.over) {
+        while self.answers.iter().any(|answer| answer.live) {
             let (number, event) = tokio::select! {
                 event = told.recv() => event.ok_or_else(|| Some(self.lost()))?,
                 () = out.closed() => return Err(None),
@@ -256,17 +299,17 @@ impl Work {
             }
             Told::Token { token, logprob, top, at } => Ok(self.token(number, (token, logprob), &top, at)),
             Told::Finished { finish, cost } => {
-                self.answers[number].over = true;
+                self.answers[number].live = false;
                 self.answers[number].cost = Some(cost);
                 self.finished(number, finish)
             }
             Told::Embedded { .. } => Ok(Vec::new()),
             Told::Refused(refusal) => {
-                self.answers[number].over = true;
+                self.answers[number].live = false;
                 Err(refused(refusal))
             }
             Told::Broken => {
-                self.answers[number].over = true;
+                self.answers[number].live = false;
                 Err(ApiError::internal("the engine broke down while it worked on this request"))
             }
         }
@@ -275,7 +318,12 @@ impl Work {
     fn token(&mut self, number: usize, (token, logprob): (u32, f32), top: &[(u32, f32)], at: Instant) -> Vec<Output> {
         let entry = self.with_logprobs.then(|| self.state.logprob(token, logprob, top));
         let answer = &mut self.answers[number];
-        let Some(reader) = answer.reader.as_mut().filter(|reader| reader.stopped_by().is_none()) else {
+        if answer.scores {
+            answer.logprobs.content.get_or_insert_default().extend(entry);
+            return Vec::new();
+        }
+        let wanted = !(self.one_call && answer.any_call);
+        let Some(reader) = answer.reader.as_mut().filter(|reader| wanted && reader.stopped_by().is_none()) else {
             return Vec::new();
         };
         answer.tokens += 1;
@@ -287,7 +335,8 @@ impl Work {
             answer.reasoning_end = Some(at);
         }
         if let Some(entry) = entry.filter(|_| !answer.stop_tokens.contains(&token)) {
-            let list = match reader.in_reasoning() {
+            // The markers of reasoning are of the reasoning.
+            let list = match reasoned || reader.in_reasoning() {
                 true => answer.logprobs.reasoning_content.get_or_insert_default(),
                 false => answer.logprobs.content.get_or_insert_default(),
             };
@@ -300,7 +349,10 @@ impl Work {
         self.pieces(number, pieces)
     }
 
-    fn pieces(&mut self, number: usize, pieces: Vec<Piece>) -> Vec<Output> {
+    fn pieces(&mut self, number: usize, mut pieces: Vec<Piece>) -> Vec<Output> {
+        if self.one_call {
+            self.end_with_call(number, &mut pieces);
+        }
         if pieces.is_empty() {
             return Vec::new();
         }
@@ -316,7 +368,36 @@ impl Work {
         vec![Output::Pieces { answer: number, pieces, logprobs }]
     }
 
+    /// Leaves out what comes after an answer's first call, and ends the answer there.
+    fn end_with_call(&mut self, number: usize, pieces: &mut Vec<Piece>) {
+        let answer = &self.answers[number];
+        let end = match answer.any_call {
+            true => Some(0),
+            false => pieces.iter().position(|piece| matches!(piece, Piece::Call(_))).map(|at| at + 1),
+        };
+        if let Some(end) = end {
+            pieces.truncate(end);
+            self.state.driver.cancel(answer.id);
+        }
+    }
+
+    /// A prompt was scored.
+    fn scored(&mut self, number: usize, finish: Finish) -> Result<Vec<Output>, ApiError> {
+        match finish {
+            Finish::Stop | Finish::Length => {}
+            Finish::Cancelled => return Err(self.lost()),
+            Finish::Failed(error) => return Err(ApiError::internal(error.to_string())),
+            Finish::Unconstrained(error) => return Err(ApiError::internal(error.to_string())),
+        }
+        let answer = &mut self.answers[number];
+        let logprobs = std::mem::take(&mut answer.logprobs).content.unwrap_or_default();
+        Ok(vec![Output::Scored { prompt: answer.prompt, logprobs }])
+    }
+
     fn finished(&mut self, number: usize, finish: Finish) -> Result<Vec<Output>, ApiError> {
+        if self.answers[number].scores {
+            return self.scored(number, finish);
+        }
         let Some(reader) = self.answers[number].reader.take() else { return Ok(Vec::new()) };
         let stopped = reader.stopped_by().is_some();
         let (pieces, stopped_by) = reader.finish();
@@ -355,14 +436,15 @@ impl Work {
     }
 
     fn summary(&self) -> Summary {
-        let answers = &self.answers;
-        // A prompt is counted once, whatever the number of its answers.
-        let firsts = answers.iter().enumerate().filter(|(i, a)| *i == 0 || answers[i - 1].prompt != a.prompt);
-        let (prompt, cached) = firsts.fold((0, 0), |(p, c), (_, a)| (p + a.prompt_tokens, c + a.cached));
+        let (prompt, cached) = self.prompt_tokens();
+        let (scores, answers): (Vec<&Answer>, Vec<&Answer>) = self.answers.iter().partition(|answer| answer.scores);
         let completion: u64 = answers.iter().map(|a| a.tokens).sum();
         let reasoning = answers.iter().map(|a| a.reasoning_tokens).sum();
         let usage = Usage::of(prompt, cached, completion, reasoning);
-        let costs: Vec<Cost> = answers.iter().filter_map(|a| a.cost).collect();
+        // What a prompt is scored for is time of the prompt.
+        let of_prompt = |cost: Cost| Cost { prompt_s: cost.prompt_s + cost.decode_s, decode_s: 0.0, ..cost };
+        let scoring = scores.iter().filter_map(|a| a.cost.map(of_prompt));
+        let costs: Vec<Cost> = answers.iter().filter_map(|a| a.cost).chain(scoring).collect();
         let largest = |pick: fn(&Cost) -> f64| costs.iter().map(pick).fold(0.0, f64::max);
         let (prompt_s, decode_s) = (largest(|c| c.prompt_s), largest(|c| c.decode_s));
         let joules: Vec<f64> = costs.iter().filter_map(|c| c.joules).collect();
@@ -385,6 +467,15 @@ impl Work {
             verdict: self.checked.as_ref().and_then(Checked::verdict),
         };
         Summary { usage, extension }
+    }
+
+    /// Tokens of all prompts, and those that were found in the cache. A prompt is counted once, whatever the number of
+    /// its answers; one that is scored is computed for that.
+    fn prompt_tokens(&self) -> (u64, u64) {
+        let scored = self.answers.iter().any(|answer| answer.scores);
+        let mut counted: Vec<&Answer> = self.answers.iter().filter(|answer| answer.scores == scored).collect();
+        counted.dedup_by_key(|answer| answer.prompt);
+        counted.iter().fold((0, 0), |(prompt, cached), a| (prompt + a.prompt_tokens, cached + a.cached))
     }
 
     /// Writes the request into the ledger, if it has cost anything.

@@ -60,6 +60,11 @@ async fn from_the_first_key_on_every_request_needs_one() {
         ("POST", "/chat/completions"),
         ("POST", "/beta/completions"),
         ("POST", "/v1/completions"),
+        ("POST", "/v1/embeddings"),
+        ("POST", "/v1/responses"),
+        ("POST", "/v1/messages"),
+        ("POST", "/anthropic/v1/messages"),
+        ("POST", "/v1/messages/count_tokens"),
     ];
     for (method, path) in paths {
         for wrong in [None, Some("fk-0000"), Some("")] {

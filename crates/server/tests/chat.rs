@@ -179,6 +179,39 @@ async fn log_probabilities_are_in_order_and_name_bytes() {
 }
 
 #[tokio::test]
+async fn the_markers_of_reasoning_are_told_with_the_reasoning() {
+    let server = Running::start();
+    let say = ask_with("SAY:<think>\nhm\n</think>\n\nYes.", json!({"logprobs": true}));
+    let answer = server.chat(say).await;
+    let text = |name: &str| {
+        let list = answer["choices"][0]["logprobs"][name].as_array().unwrap();
+        list.iter().map(|token| token["token"].as_str().unwrap()).collect::<String>()
+    };
+    assert_eq!((text("reasoning_content").as_str(), text("content").as_str()), ("<think>\nhm\n</think>", "\n\nYes."));
+}
+
+#[tokio::test]
+async fn one_call_is_made_where_several_are_not_wanted() {
+    let server = Running::start();
+    let call = "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";
+    let say = format!("SAY:a {call}\n{call} and {}", "much more ".repeat(30));
+    let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]);
+    for (parallel, calls) in [(json!(true), 2), (json!(null), 2), (json!(false), 1)] {
+        let fields = json!({"tools": tools, "parallel_tool_calls": parallel});
+        let answer = server.chat(ask_with(&say, fields.clone())).await;
+        let choice = &answer["choices"][0];
+        assert_eq!(choice["message"]["tool_calls"].as_array().unwrap().len(), calls, "{parallel}");
+        assert_eq!(choice["finish_reason"], "tool_calls");
+        let mut streamed = ask_with(&say, fields);
+        streamed["stream"] = json!(true);
+        let (choices, _) = put_together(&server.stream("/v1/chat/completions", &streamed).await);
+        assert_eq!(choices[0]["message"]["tool_calls"].as_array().unwrap().len(), calls);
+        assert_eq!(choices[0]["message"]["content"].as_str().unwrap().contains("more"), calls == 2);
+    }
+    server.assert_at_rest().await;
+}
+
+#[tokio::test]
 async fn tools_are_called_freely_or_by_force() {
     let server = Running::start();
     let tools = json!([
@@ -216,6 +249,17 @@ async fn tools_are_called_freely_or_by_force() {
             assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
         }
     }
+    // Told of no tools, the model is not heard calling either.
+    let answer = server.chat(ask_with(say, json!({"tools": tools, "tool_choice": "none"}))).await;
+    assert!(answer["choices"][0]["message"]["tool_calls"].is_null(), "{answer}");
+    // Whoever has to call may reason first.
+    let say = "SAY:<think>\nwhich city\n</think>\n\n{\"name\": \"stop\", \"arguments\": {}}";
+    let answer = server.chat(ask_with(say, json!({"tools": tools, "tool_choice": "required"}))).await;
+    let message = &answer["choices"][0]["message"];
+    assert_eq!(
+        (&message["reasoning_content"], &message["tool_calls"][0]["function"]["name"]),
+        (&json!("which city"), &json!("stop"))
+    );
     // The conversation goes on with the answer of the tool.
     let messages = json!([
         {"role": "user", "content": "weather?"},

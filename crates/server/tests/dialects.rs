@@ -5,7 +5,8 @@ mod common;
 use async_openai::Client;
 use async_openai::config::OpenAIConfig;
 use async_openai::types::chat::CreateChatCompletionRequest;
-use common::{Running, ask};
+use async_openai::types::embeddings::CreateEmbeddingRequest;
+use common::{Running, ask, ask_with};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
@@ -58,12 +59,82 @@ async fn plain_completions_go_on_with_text() {
         (json!({"prompt": "x", "suffix": "y"}), "suffix"),
         (json!({"prompt": [[]]}), "prompt"),
         (json!({"prompt": [400]}), "prompt"),
-        (json!({"prompt": "x", "logprobs": 6}), "logprobs"),
+        (json!({"prompt": "x", "logprobs": 21}), "logprobs"),
+        (json!({"prompt": "x", "max_tokens": 0}), "max_tokens"),
+        (json!({"prompt": "x", "echo": true, "suffix": "y"}), "echo"),
         (json!({"prompt": "x", "best_of": 3}), "best_of"),
         (json!({"prompt": vec!["x"; 65]}), "prompt"),
     ] {
         let (status, error) = server.post("/v1/completions", &body).await;
         assert_eq!((status, error["error"]["param"].as_str()), (422, Some(param)), "{error}");
+    }
+    server.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn an_echo_tells_the_log_probabilities_of_the_prompt() {
+    let server = Running::start();
+    let text = "a prompt that is long enough to have pages of its own ".repeat(8);
+    let fields = |more: Value| {
+        let mut body = json!({"prompt": [text, "ab"], "max_tokens": 5, "echo": true, "logprobs": 2, "n": 2});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let (status, whole) = server.post("/v1/completions", &fields(json!({}))).await;
+    assert_eq!(status, 200, "{whole}");
+    let plain = fields(json!({"echo": false}));
+    let (_, answers) = server.post("/v1/completions", &plain).await;
+    let list = |choice: &Value, name: &str| choice["logprobs"][name].as_array().unwrap().clone();
+    for (i, (choice, answer)) in
+        whole["choices"].as_array().unwrap().iter().zip(answers["choices"].as_array().unwrap()).enumerate()
+    {
+        let (tokens, offsets) = (list(choice, "tokens"), list(choice, "text_offset"));
+        let prompt = tokens.len() - 5;
+        let said: String = tokens.iter().map(|token| token.as_str().unwrap()).collect();
+        assert_eq!(choice["text"], json!(said), "choice {i}");
+        // The answer is the one that there is without an echo, to the bit.
+        assert_eq!(list(choice, "token_logprobs")[prompt..], list(answer, "token_logprobs"), "choice {i}");
+        assert!(said.ends_with(answer["text"].as_str().unwrap()));
+        for (token, offset) in tokens.iter().zip(&offsets) {
+            let from: String = said.chars().skip(offset.as_u64().unwrap() as usize).collect();
+            assert!(from.starts_with(token.as_str().unwrap()), "{token} at {offset}");
+        }
+        let logprobs = list(choice, "token_logprobs");
+        assert!(logprobs[0].is_null() && list(choice, "top_logprobs")[0].is_null(), "nothing stands before the first");
+        assert!(logprobs[1..].iter().all(|logprob| logprob.as_f64().unwrap() <= 0.0));
+        let tops = list(choice, "top_logprobs");
+        for ((token, logprob), top) in tokens.iter().zip(&logprobs).zip(tops).skip(1) {
+            assert_eq!(&top[token.as_str().unwrap()], logprob, "the token itself is among them");
+        }
+    }
+    // What a token of a prompt is worth is what it is worth as an answer to those before it.
+    let (_, tokens) = server.post("/api/tokenize", &json!({"text": text})).await;
+    let tokens = tokens["tokens"].as_array().unwrap();
+    let body = json!({"prompt": tokens, "max_tokens": 0, "echo": true, "logprobs": 0});
+    let (_, scored) = server.post("/v1/completions", &body).await;
+    let choice = &scored["choices"][0];
+    assert_eq!((&choice["finish_reason"], &choice["text"]), (&json!("length"), &json!(text)));
+    let usage = &scored["usage"];
+    assert_eq!((&usage["completion_tokens"], &usage["prompt_tokens"]), (&json!(0), &json!(tokens.len())));
+    for place in [1, 2, 7, 70, tokens.len() - 1] {
+        let bias = json!({tokens[place].to_string(): 100});
+        let body = json!({"prompt": tokens[..place], "max_tokens": 1, "logit_bias": bias, "logprobs": 0});
+        let (_, told) = server.post("/v1/completions", &body).await;
+        let told = &told["choices"][0]["logprobs"];
+        assert_eq!(told["tokens"][0], choice["logprobs"]["tokens"][place]);
+        assert_eq!(told["token_logprobs"][0], choice["logprobs"]["token_logprobs"][place], "token {place}");
+    }
+    // A stream says the same.
+    let mut put = vec![(String::new(), Vec::new()); 4];
+    for event in server.stream("/v1/completions", &fields(json!({"stream": true}))).await {
+        let Ok(chunk) = serde_json::from_str::<Value>(&event) else { continue };
+        let choice = &chunk["choices"][0];
+        let (text, logprobs) = &mut put[choice["index"].as_u64().unwrap() as usize];
+        text.push_str(choice["text"].as_str().unwrap());
+        logprobs.extend(choice["logprobs"]["token_logprobs"].as_array().into_iter().flatten().cloned());
+    }
+    for (choice, (text, logprobs)) in whole["choices"].as_array().unwrap().iter().zip(put) {
+        assert_eq!((&choice["text"], list(choice, "token_logprobs")), (&json!(text), logprobs));
     }
     server.assert_at_rest().await;
 }
@@ -77,14 +148,26 @@ async fn anthropics_messages() {
     assert_eq!(status, 200, "{answer}");
     assert_eq!(
         answer["content"],
-        json!([{"type": "thinking", "thinking": "hm", "signature": ""}, {"type": "text", "text": "Yes."}])
+        json!([
+            {"type": "thinking", "thinking": "hm", "signature": answer["id"]},
+            {"type": "text", "text": "Yes."},
+        ])
     );
     assert_eq!((&answer["type"], &answer["stop_reason"]), (&json!("message"), &json!("end_turn")));
     let mut streamed = body.clone();
     streamed["stream"] = json!(true);
     let events = named(&server, "/anthropic/v1/messages", &streamed).await;
     let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!((names[0], names[names.len() - 1]), ("message_start", "message_stop"));
+    // Anthropic's order: each block begins, grows and ends before the next, thinking with its signature.
+    let mut order = names.clone();
+    order.dedup();
+    let block = ["content_block_start", "content_block_delta", "content_block_stop"];
+    let expected = [&["message_start"][..], &block, &block, &["message_delta", "message_stop"]].concat();
+    assert_eq!(order, expected);
+    let signed = events.iter().position(|(_, data)| data["delta"]["type"] == "signature_delta").unwrap();
+    let stops: Vec<usize> = (0..events.len()).filter(|&i| names[i] == "content_block_stop").collect();
+    assert_eq!((signed + 1, &events[signed].1["index"]), (stops[0], &json!(0)));
+    assert_eq!(events[signed].1["delta"]["signature"], events[0].1["message"]["id"]);
     assert!(events[0].1["message"]["usage"]["input_tokens"].as_u64().unwrap() > 0);
     let text = |field: &str| {
         let deltas = events.iter().filter_map(|(_, data)| data["delta"][field].as_str());
@@ -117,17 +200,73 @@ async fn anthropics_messages() {
                                      {"type": "text", "text": "SAY:Got it."}]},
     ]});
     assert_eq!(server.post("/v1/messages", &body).await.1["content"][0]["text"], "Got it.");
-    for (body, status) in [
-        (json!({"messages": [{"role": "user", "content": "x"}]}), 422),
-        (json!({"max_tokens": 5, "messages": [{"role": "king", "content": "x"}]}), 422),
-        (json!({"max_tokens": 5, "messages": [{"role": "user", "content": [{"type": "image"}]}]}), 422),
-        (json!({"max_tokens": 5, "model": "gpt-9", "messages": [{"role": "user", "content": "x"}]}), 400),
+    for body in [
+        json!({"messages": [{"role": "user", "content": "x"}]}),
+        json!({"max_tokens": 5, "messages": [{"role": "king", "content": "x"}]}),
+        json!({"max_tokens": 5, "messages": [{"role": "user", "content": [{"type": "image"}]}]}),
+        json!({"max_tokens": 5, "model": "gpt-9", "messages": [{"role": "user", "content": "x"}]}),
     ] {
-        let (got, error) = server.post("/v1/messages", &body).await;
+        let (status, error) = server.post("/v1/messages", &body).await;
         assert_eq!(
-            (got, &error["type"], error["error"]["type"].as_str()),
-            (status, &json!("error"), Some("invalid_request_error"))
+            (status, &error["type"], error["error"]["type"].as_str()),
+            (400, &json!("error"), Some("invalid_request_error"))
         );
+    }
+    server.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn anthropics_switches_count_and_force() {
+    let server = Running::start();
+    let with = |more: Value| {
+        let mut body = json!({"max_tokens": 120, "messages": [{"role": "user", "content": "SAY:Plain."}]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let input =
+        |usage: &Value| usage["input_tokens"].as_u64().unwrap() + usage["cache_read_input_tokens"].as_u64().unwrap();
+    // What is counted is what is computed, whatever is switched.
+    let tools = json!([{"name": "f", "description": "F", "input_schema": {"type": "object"}}]);
+    let mut counts = Vec::new();
+    for more in [
+        json!({}),
+        json!({"thinking": {"type": "disabled"}}),
+        json!({"tools": tools}),
+        json!({"tools": tools, "tool_choice": {"type": "none"}}),
+        json!({"system": [{"type": "text", "text": "Be brief."}]}),
+    ] {
+        let (status, answer) = server.post("/v1/messages", &with(more.clone())).await;
+        assert_eq!((status, &answer["content"][0]["text"]), (200, &json!("Plain.")), "{more}: {answer}");
+        let (_, counted) = server.post("/anthropic/v1/messages/count_tokens", &with(more.clone())).await;
+        assert_eq!(counted["input_tokens"], input(&answer["usage"]), "{more}");
+        counts.push(input(&answer["usage"]));
+    }
+    assert!(counts[1] > counts[0] && counts[2] > counts[0] && counts[3] == counts[0] && counts[4] > counts[0]);
+    // A budget ends the thinking.
+    let say = json!([{"role": "user", "content": "SAY:<think>\none two three four five six seven\n</think>\n\nDone."}]);
+    let thinking = json!({"type": "enabled", "budget_tokens": 4});
+    let (_, answer) = server.post("/v1/messages", &with(json!({"messages": say, "thinking": thinking}))).await;
+    assert_eq!(answer["content"][0]["type"], "thinking");
+    let (_, free) = server.post("/v1/messages", &with(json!({"messages": say}))).await;
+    let length = |answer: &Value| answer["content"][0]["thinking"].as_str().unwrap().len();
+    assert!(length(&answer) < length(&free), "{answer}");
+    // The form of an answer, and one call where the model would make two.
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}},
+                        "required": ["n"], "additionalProperties": false});
+    let format = json!({"format": {"type": "json_schema", "schema": schema}});
+    let noise = json!([{"role": "user", "content": "noise"}]);
+    let (_, answer) = server.post("/v1/messages", &with(json!({"messages": noise, "output_config": format}))).await;
+    let value: Value = serde_json::from_str(answer["content"][0]["text"].as_str().unwrap()).unwrap();
+    assert!((0..=9).contains(&value["n"].as_i64().unwrap()), "{answer}");
+    let call = "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";
+    let twice = json!([{"role": "user", "content": format!("SAY:{call}\n{call} and more")}]);
+    for (one, calls) in [(false, 2), (true, 1)] {
+        let choice = json!({"type": "auto", "disable_parallel_tool_use": one});
+        let body = with(json!({"messages": twice, "tools": tools, "tool_choice": choice}));
+        let (_, answer) = server.post("/v1/messages", &body).await;
+        let blocks = answer["content"].as_array().unwrap();
+        assert_eq!(blocks.iter().filter(|block| block["type"] == "tool_use").count(), calls, "{answer}");
+        assert_eq!(answer["stop_reason"], "tool_use");
     }
     server.assert_at_rest().await;
 }
@@ -171,6 +310,19 @@ async fn openais_responses() {
     ]);
     let (_, answer) = server.post("/v1/responses", &json!({"input": input, "tools": tools})).await;
     assert_eq!(answer["output"][0]["content"][0]["text"], "Got it.", "{answer}");
+    // A response says what it was asked for.
+    let body = json!({"input": "SAY:x", "tools": tools, "tool_choice": "none", "temperature": 0.5, "top_p": 0.9,
+        "max_output_tokens": 40, "instructions": "Be brief.", "metadata": {"a": "b"}, "parallel_tool_calls": false,
+        "reasoning": {"effort": "none"}});
+    let (_, answer) = server.post("/v1/responses", &body).await;
+    for field in ["tool_choice", "top_p", "temperature", "max_output_tokens", "instructions", "metadata"] {
+        match (answer[field].as_f64(), body[field].as_f64()) {
+            (Some(said), Some(asked)) => assert!((said - asked).abs() < 1e-6, "{field}"),
+            _ => assert_eq!(answer[field], body[field], "{field}"),
+        }
+    }
+    assert_eq!((&answer["tools"][0]["name"], &answer["reasoning"]["effort"]), (&json!("f"), &json!("none")));
+    assert_eq!((&answer["parallel_tool_calls"], &answer["text"]["format"]["type"]), (&json!(false), &json!("text")));
     let (status, _) = server.post("/v1/responses", &json!({"input": "x", "previous_response_id": "resp_1"})).await;
     assert_eq!(status, 422);
     server.assert_at_rest().await;
@@ -191,6 +343,34 @@ async fn async_openai_talks_to_it_unchanged() {
         text += chunk.unwrap().choices[0].delta.content.as_deref().unwrap_or_default();
     }
     assert_eq!(text, "Hello there");
+    // A tool is called, and its answer comes back.
+    let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]);
+    let say = "SAY:<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": 1}}</tool_call>";
+    let request: CreateChatCompletionRequest = serde_json::from_value(ask_with(say, json!({"tools": tools}))).unwrap();
+    let message = client.chat().create(request).await.unwrap().choices.remove(0).message;
+    let calls = serde_json::to_value(message.tool_calls.unwrap()).unwrap();
+    assert_eq!(calls[0]["function"], json!({"name": "f", "arguments": "{\"a\":1}"}));
+    let messages = json!([{"role": "user", "content": "go"}, {"role": "assistant", "tool_calls": calls},
+        {"role": "tool", "tool_call_id": calls[0]["id"], "content": "42"}, {"role": "user", "content": "SAY:Good."}]);
+    let request = json!({"model": "stub", "messages": messages, "tools": tools});
+    let request: CreateChatCompletionRequest = serde_json::from_value(request).unwrap();
+    assert_eq!(client.chat().create(request).await.unwrap().choices[0].message.content.as_deref(), Some("Good."));
+    // A form that is forced.
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}},
+                        "required": ["n"], "additionalProperties": false});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": true}});
+    let request = ask_with("noise", json!({"response_format": format}));
+    let request: CreateChatCompletionRequest = serde_json::from_value(request).unwrap();
+    let content = client.chat().create(request).await.unwrap().choices.remove(0).message.content.unwrap();
+    let value: Value = serde_json::from_str(&content).unwrap();
+    assert!((0..=9).contains(&value["n"].as_i64().unwrap()), "{content}");
+    // Vectors.
+    let request = json!({"model": "stub", "input": ["one text", "another"]});
+    let request: CreateEmbeddingRequest = serde_json::from_value(request).unwrap();
+    let vectors = client.embeddings().create(request).await.unwrap();
+    let length = |vector: &[f32]| vector.iter().map(|v| v * v).sum::<f32>();
+    assert!(vectors.data.len() == 2 && vectors.data.iter().all(|v| (length(&v.embedding) - 1.0).abs() < 1e-5));
+    // Errors are the client's own.
     let wrong: CreateChatCompletionRequest = serde_json::from_value(json!({"model": "none", "messages": []})).unwrap();
     assert!(client.chat().create(wrong).await.unwrap_err().to_string().contains("Model Not Exist"));
 }

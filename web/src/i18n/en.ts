@@ -53,14 +53,24 @@ export const en = {
   changePlace: 'Change',
   mayErr: 'The model can be wrong. Check what matters.',
   suggestions: 'To begin with',
+  // What the built-in model answers rightly nearly always: a first answer that is wrong is the last one.
   suggest: [
-    { label: 'Countdown puzzle', text: 'Use 3, 5, 8 and 12 to make 24.' },
-    { label: 'A sum', text: 'What is 4817 + 2965?' },
+    { label: 'Countdown puzzle', text: 'Make 43 from 4, 10 and 49.' },
+    { label: 'A sum', text: 'What is 48 + 29?' },
     {
       label: 'Word problem in Arabic',
       text: 'اشترت سلمى 3 علب أقلام، في كل علبة 12 قلمًا، ثم أعطت أخاها 9 أقلام. كم قلمًا بقي معها؟',
     },
     { label: 'The model itself', text: 'Who are you?' },
+  ],
+  suggestAny: [
+    {
+      label: 'Reasoning',
+      text: 'A bat and a ball cost 1.10 together. The bat costs 1.00 more than the ball. What does the ball cost?',
+    },
+    { label: 'Code', text: 'Write a Python function that groups words which are anagrams of each other.' },
+    { label: 'Explanation', text: 'Why is the sky blue, and the sunset red?' },
+    { label: 'A letter in Arabic', text: 'اكتب رسالة قصيرة أعتذر فيها لصديق عن تأخري.' },
   ],
 
   message: 'Message',
@@ -117,6 +127,7 @@ export const en = {
   time: 'Time',
   energy: 'Energy',
   measured: 'measured',
+  measuredTime: 'measured',
   estimated: 'estimated',
   joules: '{n} J',
   kilojoules: '{n} kJ',

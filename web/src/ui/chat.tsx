@@ -173,6 +173,8 @@ export function ModelPicker({ chat, id }: { chat: Chat; id?: string }) {
 
 function Welcome({ chat, ready }: { chat: Chat; ready: boolean }) {
   const w = words.value;
+  // What a model was not made for it should not be asked first.
+  const suggestions = modelOf(chat.settings.model)?.built_in === false ? w.suggestAny : w.suggest;
   return (
     <section class="welcome">
       <h2>{w.greeting}</h2>
@@ -183,7 +185,7 @@ function Welcome({ chat, ready }: { chat: Chat; ready: boolean }) {
         </button>
       </p>
       <ul class="suggestions" aria-label={w.suggestions}>
-        {w.suggest.map((one) => (
+        {suggestions.map((one) => (
           <li key={one.label}>
             <button type="button" disabled={!ready} onClick={() => submit(chat, one.text, [])}>
               <span class="what">{one.label}</span>

@@ -96,19 +96,23 @@ export function UsageView({ narrow }: { narrow: boolean }) {
   );
 }
 
+/** Whether energy was measured or estimated. */
+function label(row: Omit<UsageRow, 'day' | 'model'>): string {
+  return row.joules_label === 'measured' ? words.value.measured : words.value.estimated;
+}
+
 function Report({ report, days }: { report: UsageReport; days: string[] }) {
   const w = words.value;
   const { rows, total, currency } = report;
   const tokens = (row: Omit<UsageRow, 'day' | 'model'>): number =>
     row.cache_hit_tokens + row.cache_miss_tokens + row.completion_tokens;
   const priced = Number(total.cost) > 0;
-  const label = total.joules_label === 'measured' ? w.measured : w.estimated;
   const sums: [string, string, string?][] = [
     [w.totalTokens, compact(tokens(total)), count('requests', total.requests)],
     [w.totalCost, priced ? money(Number(total.cost), currency) : w.free],
-    [w.totalTime, duration(total.seconds)],
+    [w.totalTime, duration(total.seconds), w.measuredTime],
   ];
-  if (total.joules !== null) sums.push([w.totalEnergy, energy(total.joules), label]);
+  if (total.joules !== null) sums.push([w.totalEnergy, energy(total.joules), label(total)]);
   if (report.balance !== null) sums.push([w.balance, money(Number(report.balance), currency)]);
   return (
     <>
@@ -299,7 +303,7 @@ function UsageTable({ rows, currency }: { rows: UsageRow[]; currency: string }) 
                 <td>{number(row.completion_tokens)}</td>
                 <td>{number(row.reasoning_tokens)}</td>
                 <td>{duration(row.seconds)}</td>
-                <td>{row.joules === null ? '' : energy(row.joules)}</td>
+                <td>{row.joules === null ? '' : `${energy(row.joules)} (${label(row)})`}</td>
                 <td>{money(Number(row.cost), currency)}</td>
               </tr>
             ))}

@@ -35,8 +35,8 @@ Examples:
 Without API keys only this machine can use the server, and needs none. From the first key on (`fathom keys new`) every \
 request needs one. Nothing that is said leaves the machine or is written to a log; chats are stored where the page's \
 user chooses. What was computed of prompts is kept on disk, encrypted and apart for every key, so that they begin \
-fast after a restart as well (`fathom cache`). Ctrl-C lets running answers finish for a while; a second one ends at \
-once.")]
+fast after a restart as well (`fathom cache`). Ctrl-C or SIGTERM lets running answers finish for a while; a second \
+Ctrl-C ends at once.")]
 pub(crate) struct Args {
     /// A directory, a .gguf file, the name of a pulled model, or nano, which is inside the program
     #[arg(default_value = built_in::DEFAULT)]

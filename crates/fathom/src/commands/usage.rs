@@ -75,6 +75,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         text += &line(&row.day, &row.model, &row.sum);
     }
     text += &line("total", "", &total);
+    text += "seconds: measured, the requests' shares of the time that the engine computed\n";
     Ok(print(&text)?)
 }
 

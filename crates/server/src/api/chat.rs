@@ -7,11 +7,11 @@ use axum::body::Body;
 use axum::extract::{Request, State as Shared};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::settings::{Asked, alias_thinks, at_most, number, stops};
-use crate::error::{ApiError, ApiResult};
+use crate::error::{ApiError, ApiResult, Dialect};
 use crate::guide::Form;
 use crate::http::body::read_json;
 use crate::http::stream::{self, Event};
@@ -51,7 +51,7 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> ApiResult<Response
     if stream {
         return Ok(stream::events(chunks(head, outputs, usage), every));
     }
-    Ok(stream::value(whole(head, outputs), every, IntoResponse::into_response).await)
+    Ok(stream::value(whole(head, outputs), every, Dialect::OpenAi).await)
 }
 
 fn include_usage(request: &ChatRequest) -> bool {
@@ -88,8 +88,7 @@ fn job(state: &State, request: ChatRequest, n: usize) -> ApiResult<Job> {
     let think = think.or_else(|| alias_thinks(request.model.as_deref()));
     let variables = request.chat_template_kwargs.unwrap_or_default();
     let wishes = Wishes { think, effort: request.reasoning_effort, variables };
-    let quiet = matches!(choice, Some(ToolChoice::Mode(ToolMode::None)));
-    let shown: &[Tool] = if quiet { &[] } else { &tools };
+    let shown = shown_tools(&tools, choice.as_ref());
     let prompt = state.served.chat(&state.traits, &request.messages, shown, &wishes)?;
     let form = match (&chosen, &schema) {
         (Some(chosen), _) => Form::Calls(chosen),
@@ -117,14 +116,32 @@ fn job(state: &State, request: ChatRequest, n: usize) -> ApiResult<Job> {
     Ok(Job {
         prompts: vec![prompt],
         n,
+        scored: false,
         sampling: sampling.sampling(state)?,
         max_tokens: number("max_tokens", most, 1, limits.max_tokens_max)?,
         stops: stops(request.stop, limits)?,
         calls: if shown.is_empty() { Calls::Ignored } else { Calls::Of(state.traits.tool_format) },
+        one_call: request.parallel_tool_calls == Some(false),
         top_logprobs: (request.logprobs == Some(true)).then_some(top.unwrap_or(0)),
         guide,
         checked: checked(&request.messages, plain),
     })
+}
+
+/// The tools that the model is told of.
+fn shown_tools<'a>(tools: &'a [Tool], choice: Option<&ToolChoice>) -> &'a [Tool] {
+    if matches!(choice, Some(ToolChoice::Mode(ToolMode::None))) { &[] } else { tools }
+}
+
+/// Tokens of the prompt that a request makes.
+pub(crate) fn count_tokens(state: &State, request: ChatRequest) -> ApiResult<usize> {
+    check_messages(&request.messages, &state.limits)?;
+    let tools = request.tools.unwrap_or_default();
+    check_tools(&tools, &state.limits)?;
+    let (think, _) = thinking(request.thinking.as_ref(), request.reasoning_effort.as_deref(), state)?;
+    let wishes = Wishes { think, effort: request.reasoning_effort, variables: Map::default() };
+    let shown = shown_tools(&tools, request.tool_choice.as_ref());
+    Ok(state.served.chat(&state.traits, &request.messages, shown, &wishes)?.tokens.len())
 }
 
 /// What the user's last message asks, if the answer to it is plain text and a rule can check it.
@@ -305,7 +322,7 @@ pub(crate) async fn whole(head: Head, mut outputs: mpsc::Receiver<Output>) -> Ap
     let mut choices: Vec<Choice> = Vec::new();
     while let Some(output) = outputs.recv().await {
         match output {
-            Output::Started { .. } => {}
+            Output::Started { .. } | Output::Scored { .. } => {}
             Output::Pieces { answer, pieces, logprobs } => {
                 let choice = choice_at(&mut choices, answer);
                 for piece in pieces {
@@ -377,7 +394,7 @@ fn chunks(head: Head, mut outputs: mpsc::Receiver<Output>, usage: bool) -> impl 
         let mut calls: Vec<usize> = Vec::new();
         while let Some(output) = outputs.recv().await {
             match output {
-                Output::Started { .. } => {}
+                Output::Started { .. } | Output::Scored { .. } => {}
                 Output::Pieces { answer, pieces, mut logprobs } => {
                     if let Some(first) = first_chunk(&head, &mut begun, &mut calls, answer, usage) {
                         yield first;

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::chat::{FINGERPRINT, Head};
 use super::settings::{Asked, at_most, number, stops};
-use crate::error::{ApiError, ApiResult};
+use crate::error::{ApiError, ApiResult, Dialect};
 use crate::http::body::read_json;
 use crate::http::stream::{self, Event};
 use crate::language;
@@ -24,8 +24,6 @@ use crate::work::{Job, Output, begin};
 
 /// Tokens of an answer where nothing is said: OpenAI's default here is 16.
 const MAX_TOKENS: usize = 16;
-/// The most likely tokens that may be asked for: OpenAI's limit here is 5.
-const LOGPROBS_MAX: usize = 5;
 
 /// The handler.
 pub(crate) async fn complete(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
@@ -44,6 +42,7 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> ApiResult<Response
     let n = number("n", request.n, 1, state.limits.n_max)?.unwrap_or(1);
     let prompts = request.prompt.count();
     at_most("prompt", prompts, state.limits.prompts_max)?;
+    // A prompt is scored before its answers begin: never more at once than answers, or one for each prompt.
     let place = state.admission.enter(&state.limits, &caller, n * prompts)?;
     let (stream, every) = (request.stream == Some(true), state.limits.keep_alive_every);
     let usage = request.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true));
@@ -55,22 +54,74 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> ApiResult<Response
     if stream {
         return Ok(stream::events(chunks(head, outputs, echo, usage), every));
     }
-    Ok(stream::value(whole(head, outputs, echo), every, IntoResponse::into_response).await)
+    Ok(stream::value(whole(head, outputs, echo), every, Dialect::OpenAi).await)
+}
+
+/// What stands before answers: the prompts, where they are echoed.
+#[derive(Clone, Debug, Default)]
+struct Echo {
+    /// A text for each prompt, or none.
+    texts: Vec<String>,
+    /// The first token of each prompt, and whether it is one that the text does not show.
+    firsts: Vec<(String, bool)>,
+    /// Answers to each prompt; none: the prompts themselves are the answers.
+    n: usize,
+    /// The engine scores the prompts first.
+    scored: bool,
+    /// Their log-probabilities are told.
+    logprobs: bool,
+}
+
+impl Echo {
+    /// Where the echo of a prompt goes.
+    fn indices(&self, prompt: usize) -> std::ops::Range<usize> {
+        let each = self.n.max(1);
+        prompt * each..(prompt + 1) * each
+    }
+
+    /// A prompt with its log-probabilities, as choice `index` begins.
+    fn choice(&self, index: usize, prompt: usize, logprobs: Option<&[TokenLogprob]>) -> CompletionChoice {
+        let text = self.texts[prompt].clone();
+        let logprobs = logprobs.filter(|_| self.logprobs).map(|logprobs| {
+            let (first, hidden) = &self.firsts[prompt];
+            let mut all = CompletionLogprobs::default();
+            all.push_first(first.clone());
+            let offset = if *hidden { 0 } else { first.chars().count() };
+            let rest = Logprobs { content: Some(logprobs.to_vec()), reasoning_content: None };
+            extend(&mut all, lists(rest, offset));
+            all
+        });
+        let finish_reason = (self.n == 0).then(|| "length".to_string());
+        CompletionChoice { index, text, logprobs, finish_reason }
+    }
 }
 
 /// All that a request asks for, checked, and what stands before each answer.
-fn job(state: &State, request: CompletionRequest, n: usize) -> ApiResult<(Job, Vec<String>)> {
+fn job(state: &State, request: CompletionRequest, n: usize) -> ApiResult<(Job, Echo)> {
     let limits = &state.limits;
     if request.best_of.is_some_and(|best| best as usize != n) {
         return Err(ApiError::value("best_of", "best_of must be as n; the best of more is not offered"));
     }
     let echo = request.echo == Some(true);
-    let top = number("logprobs", request.logprobs, 0, LOGPROBS_MAX)?;
-    if echo && (top.is_some() || request.suffix.is_some()) {
-        return Err(ApiError::value("echo", "echo cannot be combined with logprobs or suffix"));
+    let top = number("logprobs", request.logprobs, 0, limits.top_logprobs_max)?;
+    if echo && request.suffix.is_some() {
+        return Err(ApiError::value("echo", "echo cannot be combined with suffix"));
     }
+    // Without a word of an answer a prompt can only be echoed.
+    let least = usize::from(!echo);
+    let most = number("max_tokens", request.max_tokens, least, limits.max_tokens_max)?.or(Some(MAX_TOKENS));
+    let (n, scored) = (if most == Some(0) { 0 } else { n }, echo && (top.is_some() || most == Some(0)));
     let (prompts, texts) = prompts(state, request.prompt, request.suffix.as_deref())?;
-    let before = if echo { texts.into_iter().flat_map(|text| vec![text; n]).collect() } else { Vec::new() };
+    if scored {
+        check_scored(&prompts, state.served.context_tokens)?;
+    }
+    let echo = match echo {
+        true => {
+            let firsts = prompts.iter().map(|prompt| first(state, prompt)).collect();
+            Echo { texts, firsts, n, scored, logprobs: top.is_some() }
+        }
+        false => Echo::default(),
+    };
     let asked = Asked {
         temperature: request.temperature,
         top_p: request.top_p,
@@ -86,14 +137,37 @@ fn job(state: &State, request: CompletionRequest, n: usize) -> ApiResult<(Job, V
         prompts,
         n,
         sampling: asked.sampling(state)?,
-        max_tokens: number("max_tokens", request.max_tokens, 1, limits.max_tokens_max)?.or(Some(MAX_TOKENS)),
+        max_tokens: most,
         stops: stops(request.stop, limits)?,
+        scored,
         calls: Calls::Ignored,
+        one_call: false,
         top_logprobs: top,
         guide: None,
         checked: None,
     };
-    Ok((job, before))
+    Ok((job, echo))
+}
+
+/// Prompts of which log-probabilities are told fit into the context.
+fn check_scored(prompts: &[language::Prompt], context_tokens: usize) -> ApiResult<()> {
+    for (i, prompt) in prompts.iter().enumerate() {
+        match prompt.tokens.len() {
+            0 => return Err(ApiError::value("prompt", format!("prompt {i} has no tokens"))),
+            tokens if tokens > context_tokens => {
+                let message = format!("prompt {i} has {tokens} tokens; the limit is {context_tokens}");
+                return Err(ApiError::format(message).with_code("context_length_exceeded"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The first token of a prompt, and whether it is one that the text does not show.
+fn first(state: &State, prompt: &language::Prompt) -> (String, bool) {
+    let Some(&token) = prompt.tokens.first() else { return (String::new(), true) };
+    (state.served.token_text(token), state.served.tokenizer.is_special(token))
 }
 
 /// Prompts in tokens, and their texts.
@@ -160,9 +234,12 @@ fn lists(logprobs: Logprobs, mut offset: usize) -> CompletionLogprobs {
     for TokenLogprob { token, logprob, top_logprobs, .. } in logprobs.content.unwrap_or_default() {
         out.text_offset.push(offset);
         offset += token.chars().count();
+        let mut top: BTreeMap<String, f32> = top_logprobs.into_iter().map(|t| (t.token, t.logprob)).collect();
+        // OpenAI: the token itself is always among them.
+        top.insert(token.clone(), logprob);
         out.tokens.push(token);
-        out.token_logprobs.push(logprob);
-        out.top_logprobs.push(top_logprobs.into_iter().map(|t| (t.token, t.logprob)).collect::<BTreeMap<_, _>>());
+        out.token_logprobs.push(Some(logprob));
+        out.top_logprobs.push(Some(top));
     }
     out
 }
@@ -175,17 +252,23 @@ fn extend(all: &mut CompletionLogprobs, more: CompletionLogprobs) {
 }
 
 /// The answers in one piece.
-async fn whole(head: Head, mut outputs: mpsc::Receiver<Output>, echo: Vec<String>) -> ApiResult<Completion> {
+async fn whole(head: Head, mut outputs: mpsc::Receiver<Output>, echo: Echo) -> ApiResult<Completion> {
     let mut choices: Vec<CompletionChoice> = Vec::new();
     let at = |choices: &mut Vec<CompletionChoice>, answer: usize| {
         for index in choices.len()..=answer {
-            let text = echo.get(index).cloned().unwrap_or_default();
+            let text = echo.texts.get(index / echo.n.max(1)).cloned().unwrap_or_default();
             choices.push(CompletionChoice { index, text, logprobs: None, finish_reason: None });
         }
     };
     while let Some(output) = outputs.recv().await {
         match output {
             Output::Started { .. } => {}
+            Output::Scored { prompt, logprobs } => {
+                for index in echo.indices(prompt) {
+                    at(&mut choices, index);
+                    choices[index] = echo.choice(index, prompt, Some(&logprobs));
+                }
+            }
             Output::Pieces { answer, pieces, logprobs } => {
                 at(&mut choices, answer);
                 let choice = &mut choices[answer];
@@ -215,7 +298,7 @@ async fn whole(head: Head, mut outputs: mpsc::Receiver<Output>, echo: Vec<String
 fn chunks(
     head: Head,
     mut outputs: mpsc::Receiver<Output>,
-    echo: Vec<String>,
+    echo: Echo,
     usage: bool,
 ) -> impl Stream<Item = Event> + Send {
     let chunk = move |head: &Head, choice: CompletionChoice| {
@@ -226,13 +309,21 @@ fn chunks(
     stream! {
         // Characters of each answer that were sent.
         let mut sent: BTreeMap<usize, usize> = BTreeMap::new();
-        for (index, text) in echo.into_iter().enumerate() {
-            sent.insert(index, text.chars().count());
-            yield chunk(&head, CompletionChoice { index, text, logprobs: None, finish_reason: None });
+        for prompt in (0..echo.texts.len()).filter(|_| !echo.scored) {
+            for index in echo.indices(prompt) {
+                sent.insert(index, echo.texts[prompt].chars().count());
+                yield chunk(&head, echo.choice(index, prompt, None));
+            }
         }
         while let Some(output) = outputs.recv().await {
             match output {
                 Output::Started { .. } => {}
+                Output::Scored { prompt, logprobs } => {
+                    for index in echo.indices(prompt) {
+                        sent.insert(index, echo.texts[prompt].chars().count());
+                        yield chunk(&head, echo.choice(index, prompt, Some(&logprobs)));
+                    }
+                }
                 Output::Pieces { answer, pieces, logprobs } => {
                     let (text, offset) = (text_of(pieces), sent.entry(answer).or_default());
                     let logprobs = logprobs.map(|logprobs| lists(logprobs, *offset));

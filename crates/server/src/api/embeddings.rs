@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::settings::at_most;
 use crate::admission::Place;
 use crate::driver::{Cost, Told};
-use crate::error::{ApiError, ApiResult};
+use crate::error::{ApiError, ApiResult, Dialect};
 use crate::http::body::read_json;
 use crate::http::stream;
 use crate::language::Embedder;
@@ -63,7 +63,7 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> ApiResult<Response
     let job = Job::new(state, caller, &texts, place);
     tokio::spawn(job.run(texts, embedder, format, sender));
     let done = async { receiver.await.unwrap_or_else(|_| Err(ApiError::internal("the answer broke off"))) };
-    Ok(stream::value(done, every, IntoResponse::into_response).await)
+    Ok(stream::value(done, every, Dialect::OpenAi).await)
 }
 
 /// The texts in tokens.

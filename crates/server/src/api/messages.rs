@@ -12,21 +12,20 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::blocks::{Block, Blocks, Change};
-use super::chat::{Head, start};
-use crate::error::{ApiError, ApiResult};
+use super::chat::{Head, count_tokens, start};
+use crate::error::{ApiError, ApiResult, Dialect};
 use crate::http::body::read_json;
 use crate::http::stream::{self, Event};
-use crate::language::Wishes;
 use crate::reader::Piece;
 use crate::state::State;
 use crate::wire::OneOrMany;
 use crate::wire::chat::{
-    ChatRequest, Content, FunctionCall, FunctionDescription, Message, NamedTool, Role, Tool, ToolCall, ToolChoice,
-    ToolMode, ToolName,
+    ChatRequest, Content, FunctionCall, FunctionDescription, Message, NamedSchema, NamedTool, ResponseFormat, Role,
+    Tool, ToolCall, ToolChoice, ToolMode, ToolName,
 };
 use crate::wire::messages::{
-    ChoiceKind, CountedTokens, InputBlock, MessageAnswer, MessageUsage, MessagesRequest, OutputBlock, Speaker, Text,
-    Turn, TurnContent,
+    ChoiceKind, CountedTokens, InputBlock, MessageAnswer, MessageUsage, MessagesRequest, OutputBlock, OutputFormat,
+    Speaker, Text, Turn, TurnContent,
 };
 use crate::wire::usage::Usage;
 use crate::work::{End, Output};
@@ -35,7 +34,7 @@ use crate::work::{End, Output};
 pub(crate) async fn create(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
     match answer(state, request).await {
         Ok(response) => response,
-        Err(error) => error.into_anthropic(),
+        Err(error) => error.respond(Dialect::Anthropic),
     }
 }
 
@@ -43,7 +42,7 @@ pub(crate) async fn create(Shared(state): Shared<Arc<State>>, request: Request<B
 pub(crate) async fn count(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
     match counted(state, request).await {
         Ok(counted) => Json(counted).into_response(),
-        Err(error) => error.into_anthropic(),
+        Err(error) => error.respond(Dialect::Anthropic),
     }
 }
 
@@ -61,7 +60,7 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> ApiResult<Response
     if stream {
         return Ok(stream::events(events(head, outputs), every));
     }
-    Ok(stream::value(whole(head, outputs), every, ApiError::into_anthropic).await)
+    Ok(stream::value(whole(head, outputs), every, Dialect::Anthropic).await)
 }
 
 async fn counted(state: Arc<State>, request: Request<Body>) -> ApiResult<CountedTokens> {
@@ -71,13 +70,9 @@ async fn counted(state: Arc<State>, request: Request<Body>) -> ApiResult<Counted
     let request = chat_request(request)?;
     state.check_model(request.model.as_deref())?;
     let worker = Arc::clone(&state);
-    let done = tokio::task::spawn_blocking(move || {
-        super::chat::check_messages(&request.messages, &worker.limits)?;
-        let tools = request.tools.unwrap_or_default();
-        worker.served.chat(&worker.traits, &request.messages, &tools, &Wishes::default())
-    });
-    let prompt = done.await.map_err(|_| ApiError::internal("the messages could not be read"))??;
-    Ok(CountedTokens { input_tokens: prompt.tokens.len() })
+    let done = tokio::task::spawn_blocking(move || count_tokens(&worker, request)).await;
+    let input_tokens = done.map_err(|_| ApiError::internal("the messages could not be read"))??;
+    Ok(CountedTokens { input_tokens })
 }
 
 /// The same request in OpenAI's words.
@@ -105,6 +100,7 @@ fn chat_request(request: MessagesRequest) -> ApiResult<ChatRequest> {
         });
         tools.collect()
     });
+    let one_call = request.tool_choice.as_ref().and_then(|choice| choice.disable_parallel_tool_use);
     let tool_choice = match request.tool_choice.map(|choice| (choice.kind, choice.name)) {
         None => None,
         Some((ChoiceKind::Auto, _)) => Some(ToolChoice::Mode(ToolMode::Auto)),
@@ -117,6 +113,7 @@ fn chat_request(request: MessagesRequest) -> ApiResult<ChatRequest> {
             return Err(ApiError::value("tool_choice.name", "tool_choice.name is missing"));
         }
     };
+    let (effort, format) = request.output_config.map_or((None, None), |config| (config.effort, config.format));
     Ok(ChatRequest {
         model: request.model.filter(|name| !name.starts_with("claude")),
         messages,
@@ -126,11 +123,18 @@ fn chat_request(request: MessagesRequest) -> ApiResult<ChatRequest> {
         max_tokens: request.max_tokens,
         stop: request.stop_sequences.map(OneOrMany::Many),
         thinking: request.thinking,
-        reasoning_effort: request.output_config.and_then(|config| config.effort),
+        reasoning_effort: effort,
+        response_format: format.map(response_format),
         tools,
         tool_choice,
+        parallel_tool_calls: one_call.map(|one| !one),
         ..ChatRequest::default()
     })
+}
+
+fn response_format(format: OutputFormat) -> ResponseFormat {
+    let json_schema = Some(NamedSchema { schema: format.schema, ..NamedSchema::default() });
+    ResponseFormat { kind: format.kind, json_schema }
 }
 
 fn said(role: Role, text: String) -> Message {
@@ -225,10 +229,16 @@ fn reason(end: End) -> (String, Option<String>) {
     }
 }
 
+/// What stands in the place of a signature, without which clients do not send thinking back: the answer's name, as
+/// DeepSeek does. Nothing is checked when it comes back, since reasoning may be changed or left out.
+fn signature(head: &Head) -> String {
+    head.id.clone()
+}
+
 fn output_block(head: &Head, number: usize, block: Block) -> OutputBlock {
     match block {
         Block::Text(text) => OutputBlock::Text { text },
-        Block::Reasoning(thinking) => OutputBlock::Thinking { thinking, signature: String::new() },
+        Block::Reasoning(thinking) => OutputBlock::Thinking { thinking, signature: signature(head) },
         Block::Call(call) => OutputBlock::ToolUse {
             id: head.call_id(0, number).replacen("call_", "toolu_", 1),
             name: call.name,
@@ -255,7 +265,7 @@ async fn whole(head: Head, mut outputs: mpsc::Receiver<Output>) -> ApiResult<Mes
     let (mut blocks, mut ended) = (Blocks::default(), None);
     while let Some(output) = outputs.recv().await {
         match output {
-            Output::Started { .. } => {}
+            Output::Started { .. } | Output::Scored { .. } => {}
             Output::Pieces { pieces, .. } => pieces.into_iter().for_each(|piece| drop(blocks.push(piece))),
             Output::Ended { end, .. } => ended = Some(reason(end)),
             Output::Failed(error) => return Err(error),
@@ -282,6 +292,7 @@ fn events(head: Head, mut outputs: mpsc::Receiver<Output>) -> impl Stream<Item =
                     let message = message(&head, Vec::new(), usage);
                     yield Event::named("message_start", &json!({"type": "message_start", "message": message}));
                 }
+                Output::Scored { .. } => {}
                 Output::Pieces { pieces, .. } => {
                     for change in pieces.into_iter().flat_map(|piece| blocks.push(piece)).collect::<Vec<_>>() {
                         for event in block_events(&head, change) {
@@ -328,7 +339,11 @@ fn block_events(head: &Head, change: Change) -> Vec<Event> {
             vec![Event::named(START, &start), delta(index, arguments)]
         }
         Change::Opened(index, block) => {
-            let block = output_block(head, index, block);
+            let mut block = output_block(head, index, block);
+            if let OutputBlock::Thinking { signature, .. } = &mut block {
+                // It comes when the thinking is complete.
+                signature.clear();
+            }
             vec![Event::named(START, &json!({"type": START, "index": index, "content_block": block}))]
         }
         Change::Added(index, Piece::Reasoning(text)) => {
@@ -336,9 +351,12 @@ fn block_events(head: &Head, change: Change) -> Vec<Event> {
         }
         Change::Added(index, Piece::Content(text)) => vec![delta(index, json!({"type": "text_delta", "text": text}))],
         Change::Added(_, Piece::Call(_)) => Vec::new(),
-        Change::Closed(index, _) => {
+        Change::Closed(index, block) => {
             const STOP: &str = "content_block_stop";
-            vec![Event::named(STOP, &json!({"type": STOP, "index": index}))]
+            let signed = matches!(block, Block::Reasoning(_))
+                .then(|| delta(index, json!({"type": "signature_delta", "signature": signature(head)})));
+            let stop = Event::named(STOP, &json!({"type": STOP, "index": index}));
+            signed.into_iter().chain([stop]).collect()
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::blocks::{Block, Blocks, Change};
 use super::chat::{Head, start};
-use crate::error::{ApiError, ApiResult};
+use crate::error::{ApiError, ApiResult, Dialect};
 use crate::http::body::read_json;
 use crate::http::stream::{self, Event};
 use crate::reader::Piece;
@@ -38,14 +38,45 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> ApiResult<Response
     let (parts, body) = request.into_parts();
     let caller = state.caller(&parts.headers)?;
     let request: ResponsesRequest = read_json(&state.limits, body).await?;
-    let stream = request.stream == Some(true);
+    let (stream, asked) = (request.stream == Some(true), asked(&request));
     let outputs = start(&state, &caller, chat_request(request)?).await?;
-    let head = Head::new("resp_", &state)?;
+    let head = Responding { head: Head::new("resp_", &state)?, asked };
     let every = state.limits.keep_alive_every;
     if stream {
         return Ok(stream::events(events(head, outputs), every));
     }
-    Ok(stream::value(whole(head, outputs), every, IntoResponse::into_response).await)
+    Ok(stream::value(whole(head, outputs), every, Dialect::OpenAi).await)
+}
+
+/// What responses begin with, and what they say of their request.
+#[derive(Clone)]
+struct Responding {
+    head: Head,
+    asked: Value,
+}
+
+/// The fields of a request that its response says again.
+fn asked(request: &ResponsesRequest) -> Value {
+    let format = request.text.as_ref().and_then(|text| text.format.as_ref());
+    let choice = match &request.tool_choice {
+        None => json!("auto"),
+        Some(ResponsesChoice::Mode(mode)) => json!(mode),
+        Some(ResponsesChoice::Named(function)) => json!({"type": "function", "name": function.name}),
+    };
+    json!({
+        "instructions": request.instructions,
+        "max_output_tokens": request.max_output_tokens,
+        "metadata": request.metadata.clone().unwrap_or_default(),
+        "parallel_tool_calls": request.parallel_tool_calls.unwrap_or(true),
+        "previous_response_id": null,
+        "reasoning": {"effort": request.reasoning.as_ref().and_then(|r| r.effort.clone()), "summary": null},
+        "temperature": request.temperature,
+        "text": {"format": format.map_or_else(|| json!({"type": "text"}), |format| json!(format))},
+        "tool_choice": choice,
+        "tools": request.tools.clone().unwrap_or_default(),
+        "top_p": request.top_p,
+        "truncation": "disabled",
+    })
 }
 
 /// The same request in the words of chat completions.
@@ -89,6 +120,7 @@ fn chat_request(request: ResponsesRequest) -> ApiResult<ChatRequest> {
         response_format: format,
         tools: tools.transpose()?,
         tool_choice,
+        parallel_tool_calls: request.parallel_tool_calls,
         reasoning_effort: request.reasoning.and_then(|reasoning| reasoning.effort),
         ..ChatRequest::default()
     })
@@ -200,7 +232,8 @@ fn item(head: &Head, number: usize, block: &Block, status: &str) -> Value {
 }
 
 /// The response object.
-fn response(head: &Head, output: Vec<Value>, status: &str, done: Option<&Summary>) -> Value {
+fn response(head: &Responding, output: Vec<Value>, status: &str, done: Option<&Summary>) -> Value {
+    let Responding { head, asked } = head;
     let incomplete = (status == "incomplete").then(|| json!({"reason": "max_output_tokens"}));
     let usage = done.map(|done| {
         let usage = &done.usage;
@@ -212,12 +245,15 @@ fn response(head: &Head, output: Vec<Value>, status: &str, done: Option<&Summary
             "total_tokens": usage.total_tokens,
         })
     });
-    json!({
+    let mut response = json!({
         "id": head.id, "object": "response", "created_at": head.created, "status": status, "model": head.model,
         "output": output, "error": null, "incomplete_details": incomplete, "usage": usage, "store": false,
-        "instructions": null, "metadata": {}, "parallel_tool_calls": true, "tool_choice": "auto", "tools": [],
-        "temperature": null, "top_p": null, "fathom": done.map(|done| &done.extension),
-    })
+        "fathom": done.map(|done| &done.extension),
+    });
+    if let (Some(response), Value::Object(asked)) = (response.as_object_mut(), asked) {
+        response.extend(asked.clone());
+    }
+    response
 }
 
 fn status_of(end: Option<&End>) -> &'static str {
@@ -225,18 +261,18 @@ fn status_of(end: Option<&End>) -> &'static str {
 }
 
 /// The answer in one piece.
-async fn whole(head: Head, mut outputs: mpsc::Receiver<Output>) -> ApiResult<Value> {
+async fn whole(head: Responding, mut outputs: mpsc::Receiver<Output>) -> ApiResult<Value> {
     let (mut blocks, mut ended) = (Blocks::default(), None);
     while let Some(output) = outputs.recv().await {
         match output {
-            Output::Started { .. } => {}
+            Output::Started { .. } | Output::Scored { .. } => {}
             Output::Pieces { pieces, .. } => pieces.into_iter().for_each(|piece| drop(blocks.push(piece))),
             Output::Ended { end, .. } => ended = Some(end),
             Output::Failed(error) => return Err(error),
             Output::Done(summary) => {
                 let status = status_of(ended.as_ref());
                 let blocks = blocks.finish();
-                let items = blocks.iter().enumerate().map(|(i, block)| item(&head, i, block, "completed"));
+                let items = blocks.iter().enumerate().map(|(i, block)| item(&head.head, i, block, "completed"));
                 return Ok(response(&head, items.collect(), status, Some(&summary)));
             }
         }
@@ -317,7 +353,7 @@ impl Numbered {
 }
 
 /// The answer as a stream.
-fn events(head: Head, mut outputs: mpsc::Receiver<Output>) -> impl Stream<Item = Event> + Send {
+fn events(head: Responding, mut outputs: mpsc::Receiver<Output>) -> impl Stream<Item = Event> + Send {
     stream! {
         let (mut blocks, mut ended, mut numbered) = (Blocks::default(), None, Numbered { next: 0 });
         for name in ["response.created", "response.in_progress"] {
@@ -325,17 +361,17 @@ fn events(head: Head, mut outputs: mpsc::Receiver<Output>) -> impl Stream<Item =
         }
         while let Some(output) = outputs.recv().await {
             match output {
-                Output::Started { .. } => {}
+                Output::Started { .. } | Output::Scored { .. } => {}
                 Output::Pieces { pieces, .. } => {
                     for change in pieces.into_iter().flat_map(|piece| blocks.push(piece)).collect::<Vec<_>>() {
-                        for event in numbered.change(&head, change) {
+                        for event in numbered.change(&head.head, change) {
                             yield event;
                         }
                     }
                 }
                 Output::Ended { end, .. } => {
                     if let Some(change) = blocks.close() {
-                        for event in numbered.change(&head, change) {
+                        for event in numbered.change(&head.head, change) {
                             yield event;
                         }
                     }
@@ -351,8 +387,8 @@ fn events(head: Head, mut outputs: mpsc::Receiver<Output>) -> impl Stream<Item =
                 Output::Done(summary) => {
                     let status = status_of(ended.as_ref());
                     let all = std::mem::take(&mut blocks).finish();
-                    let items = all.iter().enumerate().map(|(i, block)| item(&head, i, block, "completed")).collect();
-                    let whole = response(&head, items, status, Some(&summary));
+                    let items = all.iter().enumerate().map(|(i, block)| item(&head.head, i, block, "completed"));
+                    let whole = response(&head, items.collect(), status, Some(&summary));
                     let name = if status == "completed" { "response.completed" } else { "response.incomplete" };
                     yield numbered.event(name, json!({"response": whole}));
                     break;

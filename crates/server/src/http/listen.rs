@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -23,8 +24,18 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconn
     {\"error\":{\"message\":\"the server has as many connections as it takes\",\
     \"type\":\"overloaded_error\",\"param\":null,\"code\":\"overloaded\"}}";
 
-/// Takes connections until `stop` is true, then lets what runs finish within the limit.
-pub(crate) async fn listen(listener: TcpListener, router: Router, state: Arc<State>, mut stop: watch::Receiver<bool>) {
+/// Time for the last words of answers that did not finish in time.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Takes connections until `stop` is true, then lets what runs finish within the limit; what does not is told so after
+/// `close`, which ends the engine.
+pub(crate) async fn listen(
+    listener: TcpListener,
+    router: Router,
+    state: Arc<State>,
+    mut stop: watch::Receiver<bool>,
+    close: impl FnOnce(),
+) {
     let limits = &state.limits;
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let graceful = GracefulShutdown::new();
@@ -39,7 +50,7 @@ pub(crate) async fn listen(listener: TcpListener, router: Router, state: Arc<Sta
                 Ok((socket, _)) => socket,
                 // Out of file handles, or a client that is gone already: the next one may do better.
                 Err(_) => {
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                     continue;
                 }
             },
@@ -63,7 +74,12 @@ pub(crate) async fn listen(listener: TcpListener, router: Router, state: Arc<Sta
         });
     }
     drop(listener);
-    let _ = tokio::time::timeout(limits.shutdown_wait, graceful.shutdown()).await;
+    let mut finished = std::pin::pin!(graceful.shutdown());
+    if tokio::time::timeout(limits.shutdown_wait, &mut finished).await.is_err() {
+        close();
+        // Whoever does not read them by then is cut off.
+        let _ = tokio::time::timeout(LAST_WORDS, finished).await;
+    }
 }
 
 /// Waits until the server is told to stop (or nobody is left who could tell).
@@ -75,7 +91,7 @@ fn refuse(socket: TcpStream) {
     tokio::spawn(async move {
         let mut socket = socket;
         // Whether the client reads it or not, it is closed.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), socket.write_all(FULL)).await;
+        let _ = tokio::time::timeout(LAST_WORDS, socket.write_all(FULL)).await;
     });
 }
 

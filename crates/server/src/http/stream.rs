@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Dialect};
 
 /// One server-sent event.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ pub(crate) fn events(events: impl Stream<Item = Event> + Send + 'static, every: 
 }
 
 /// A response of one JSON value: with its own status if it is there within `every`, else after blank lines.
-pub(crate) async fn value<T, F>(value: F, every: Duration, failed: fn(ApiError) -> Response) -> Response
+pub(crate) async fn value<T, F>(value: F, every: Duration, dialect: Dialect) -> Response
 where
     T: Serialize + Send,
     F: Future<Output = Result<T, ApiError>> + Send + 'static,
@@ -79,7 +79,7 @@ where
     if let Ok(done) = tokio::time::timeout(every, &mut value).await {
         return match done {
             Ok(value) => json_response(Body::from(json(&value))),
-            Err(error) => failed(error),
+            Err(error) => error.respond(dialect),
         };
     }
     let bytes = stream! {
@@ -88,7 +88,7 @@ where
             let done = tokio::time::timeout(every, &mut value).await;
             let text = done.map(|done| match done {
                 Ok(value) => json(&value),
-                Err(error) => json(&error.body()),
+                Err(error) => error.text(dialect),
             });
             if let Ok(text) = text {
                 yield Ok(Bytes::from(text));

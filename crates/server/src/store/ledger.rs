@@ -100,7 +100,8 @@ impl Store {
                  reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens, \
                  cost_pico = cost_pico + excluded.cost_pico, seconds = seconds + excluded.seconds, \
                  joules = coalesce(joules + excluded.joules, joules, excluded.joules), \
-                 joules_label = coalesce(excluded.joules_label, joules_label)",
+                 joules_label = \
+                 coalesce(min(joules_label, excluded.joules_label), joules_label, excluded.joules_label)",
             )?
             .execute(params![
                 entry.key,
@@ -131,7 +132,7 @@ impl Store {
         let read = self.read();
         let mut statement = read.prepare_cached(
             "SELECT day, model, sum(requests), sum(hit_tokens), sum(miss_tokens), sum(completion_tokens), \
-             sum(reasoning_tokens), sum(cost_pico), sum(seconds), sum(joules), max(joules_label) FROM ledger \
+             sum(reasoning_tokens), sum(cost_pico), sum(seconds), sum(joules), min(joules_label) FROM ledger \
              WHERE (?1 IS NULL OR key = ?1) AND day BETWEEN ?2 AND ?3 GROUP BY day, model ORDER BY day, model",
         )?;
         let (mut total, mut total_pico) = (UsageSum::default(), 0i64);
@@ -168,7 +169,8 @@ fn add(total: &mut UsageSum, row: &UsageSum) {
     if let Some(joules) = row.joules {
         *total.joules.get_or_insert(0.0) += joules;
     }
-    total.joules_label = total.joules_label.take().or_else(|| row.joules_label.clone());
+    // A sum of which a part is estimated is estimated: that label is the first of the two by its letters as well.
+    total.joules_label = total.joules_label.take().into_iter().chain(row.joules_label.clone()).min();
 }
 
 /// A sum of millionths of millionths as a decimal number: six places, more only where they are not zero.
@@ -258,6 +260,29 @@ mod tests {
         assert_eq!(money(store.key_of(&secret).unwrap().unwrap().balance_pico.unwrap()), "0.999840");
         assert!(store.usage(Some(key.id + 1), "2000-01-01", "2999-12-31").unwrap().0.is_empty());
         assert!(store.usage(None, "2000-01-01", "2000-12-31").unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn a_sum_with_an_estimate_in_it_is_an_estimate() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let (key, _) = store.key_new(&NewKey { name: "a".into(), ..NewKey::default() }).unwrap();
+        let add = |model: &str, label: Option<&str>| {
+            let joules_label = label.map(str::to_string);
+            let usage = Usage::of(1, 0, 1, 0);
+            let joules = label.map(|_| 1.0);
+            let (model, seconds, cost_pico) = (model.to_string(), 0.1, 0);
+            store.ledger_add(&Entry { key: key.id, model, cost_pico, usage, seconds, joules, joules_label }).unwrap();
+            let (rows, total) = store.usage(None, "2000-01-01", "2999-12-31").unwrap();
+            let labels = rows.into_iter().map(|row| row.sum.joules_label.unwrap_or_default());
+            (labels.collect::<Vec<_>>().join(","), total.joules_label.unwrap_or_default())
+        };
+        let seen = |rows: &str, total: &str| (rows.to_string(), total.to_string());
+        assert_eq!(add("m", None), seen("", ""));
+        assert_eq!(add("m", Some("measured")), seen("measured", "measured"));
+        assert_eq!(add("n", Some("estimated")), seen("measured,estimated", "estimated"));
+        assert_eq!(add("m", Some("estimated")), seen("estimated,estimated", "estimated"));
+        assert_eq!(add("m", Some("measured")), seen("estimated,estimated", "estimated"));
     }
 
     #[test]

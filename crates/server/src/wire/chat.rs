@@ -56,7 +56,7 @@ pub struct ChatRequest {
     pub tools: Option<Vec<Tool>>,
     /// Whether it may, must, and which.
     pub tool_choice: Option<ToolChoice>,
-    /// Whether several calls may come at once.
+    /// Whether several calls may come at once; false: the answer ends with the first.
     pub parallel_tool_calls: Option<bool>,
     /// Whether the model reasons first.
     pub thinking: Option<Thinking>,
@@ -133,7 +133,7 @@ pub struct ResponseFormat {
 }
 
 /// A form of answer.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ToSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FormatKind {
     /// Any text.
@@ -145,7 +145,7 @@ pub enum FormatKind {
 }
 
 /// A JSON schema.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 pub struct NamedSchema {
     /// Its name.
     pub name: Option<String>,
@@ -197,7 +197,7 @@ pub enum ToolChoice {
 }
 
 /// Whether functions are called.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, ToSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ToolMode {
     /// No calls.

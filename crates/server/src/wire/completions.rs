@@ -33,7 +33,7 @@ pub struct CompletionRequest {
     pub frequency_penalty: Option<f32>,
     /// Bias (-100 to 100) by token number.
     pub logit_bias: Option<BTreeMap<String, f32>>,
-    /// Longest answer.
+    /// Longest answer; 0 only with `echo`: the prompt alone is told.
     pub max_tokens: Option<u32>,
     /// Answers to each prompt.
     pub n: Option<u32>,
@@ -47,9 +47,9 @@ pub struct CompletionRequest {
     pub stream: Option<bool>,
     /// How.
     pub stream_options: Option<StreamOptions>,
-    /// Tell log-probabilities, and of so many likely tokens.
+    /// Tell log-probabilities, and of so many likely tokens (at most 20).
     pub logprobs: Option<u32>,
-    /// Send the prompt before the answer.
+    /// Send the prompt before the answer; with `logprobs` its log-probabilities as well.
     pub echo: Option<bool>,
 }
 
@@ -117,10 +117,20 @@ pub struct CompletionChoice {
 pub struct CompletionLogprobs {
     /// Texts of the tokens.
     pub tokens: Vec<String>,
-    /// Their log-probabilities.
-    pub token_logprobs: Vec<f32>,
-    /// Likely tokens in their places.
-    pub top_logprobs: Vec<BTreeMap<String, f32>>,
+    /// Their log-probabilities; null for the first token of a prompt, which nothing stands before.
+    pub token_logprobs: Vec<Option<f32>>,
+    /// The token itself and likely ones in its place.
+    pub top_logprobs: Vec<Option<BTreeMap<String, f32>>>,
     /// Where each begins, in characters of the answer.
     pub text_offset: Vec<usize>,
+}
+
+impl CompletionLogprobs {
+    /// Adds the first token of a prompt.
+    pub(crate) fn push_first(&mut self, token: String) {
+        self.tokens.push(token);
+        self.token_logprobs.push(None);
+        self.top_logprobs.push(None);
+        self.text_offset.push(0);
+    }
 }

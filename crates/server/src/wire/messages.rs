@@ -29,7 +29,7 @@ pub struct MessagesRequest {
     pub top_k: Option<u32>,
     /// Whether the model reasons first.
     pub thinking: Option<Thinking>,
-    /// How much it reasons.
+    /// How much it reasons, and the form of the answer.
     pub output_config: Option<OutputConfig>,
     /// Functions that the model may call.
     pub tools: Option<Vec<ToolDescription>>,
@@ -37,11 +37,23 @@ pub struct MessagesRequest {
     pub tool_choice: Option<Choice>,
 }
 
-/// How much the model reasons.
+/// How much the model reasons, and the form of its answer.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct OutputConfig {
     /// As `reasoning_effort`.
     pub effort: Option<String>,
+    /// The form of the answer.
+    pub format: Option<OutputFormat>,
+}
+
+/// The form of an answer.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct OutputFormat {
+    /// `json_schema`.
+    #[serde(rename = "type")]
+    pub kind: super::chat::FormatKind,
+    /// The schema.
+    pub schema: Option<Value>,
 }
 
 /// A text, or blocks of text.
@@ -133,6 +145,8 @@ pub struct Choice {
     pub kind: ChoiceKind,
     /// With `tool`: which.
     pub name: Option<String>,
+    /// At most one call.
+    pub disable_parallel_tool_use: Option<bool>,
 }
 
 /// Whether functions are called.
@@ -184,7 +198,7 @@ pub enum OutputBlock {
     Thinking {
         /// It.
         thinking: String,
-        /// Empty: reasoning is not signed and may be sent back or not.
+        /// A name of the answer: reasoning may be sent back or not, and nothing is checked then.
         signature: String,
     },
     /// A call of a function.

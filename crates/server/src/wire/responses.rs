@@ -1,7 +1,7 @@
 //! OpenAI's `/v1/responses`, without state on the server: every request carries its whole conversation.
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::chat::FormatKind;
@@ -31,6 +31,10 @@ pub struct ResponsesRequest {
     pub tools: Option<Vec<ResponsesTool>>,
     /// `none`, `auto`, `required`, or `{"type": "function", "name": ..}`.
     pub tool_choice: Option<ResponsesChoice>,
+    /// Whether several calls may come at once; false: the answer ends with the first.
+    pub parallel_tool_calls: Option<bool>,
+    /// Said again in the response.
+    pub metadata: Option<Map<String, Value>>,
     /// Not offered: nothing is kept here.
     pub previous_response_id: Option<String>,
     /// Not offered.
@@ -95,14 +99,16 @@ pub struct TextOptions {
 }
 
 /// The form of the answer.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct TextFormat {
     /// `text`, `json_object` or `json_schema`.
     #[serde(rename = "type")]
     pub kind: FormatKind,
     /// The schema's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The schema.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<Value>,
 }
 
@@ -114,7 +120,7 @@ pub struct ReasoningOptions {
 }
 
 /// A function that the model may call.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct ResponsesTool {
     /// `function`.
     #[serde(rename = "type")]

@@ -1,5 +1,6 @@
 """The official anthropic package, unchanged, against a server on the stub model. Argument: the base address."""
 
+import json
 import sys
 
 import anthropic
@@ -16,10 +17,20 @@ THINK = "SAY:<think>\nhm\n</think>\n\nYes."
 answer = ask(THINK, system="Be brief.")
 assert [block.type for block in answer.content] == ["thinking", "text"] and answer.content[1].text == "Yes."
 assert answer.stop_reason == "end_turn" and answer.usage.output_tokens > 0
+assert answer.content[0].signature, "without one, clients do not send thinking back"
 
 with client.messages.stream(model="stub", max_tokens=200, messages=[{"role": "user", "content": THINK}]) as stream:
     assert "".join(stream.text_stream) == "Yes."
-    assert stream.get_final_message().content[0].thinking == "hm"
+    thinking = stream.get_final_message().content[0]
+    assert thinking.thinking == "hm" and thinking.signature
+again = [{"role": "user", "content": "x"}, {"role": "assistant", "content": answer.content},
+         {"role": "user", "content": "SAY:Good."}]
+assert client.messages.create(model="stub", max_tokens=200, messages=again).content[0].text == "Good."
+
+schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}}, "required": ["n"],
+          "additionalProperties": False}
+answer = ask("noise", extra_body={"output_config": {"format": {"type": "json_schema", "schema": schema}}})
+assert 0 <= json.loads(answer.content[0].text)["n"] <= 9
 
 tools = [{"name": "f", "description": "F", "input_schema": {"type": "object"}}]
 say = 'SAY:<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'

@@ -42,6 +42,10 @@ assert client.chat.completions.create(model="stub", messages=messages, tools=too
 
 answer = client.completions.create(model="stub", prompt="Once", max_tokens=4, logprobs=2)
 assert len(answer.choices[0].logprobs.tokens) == 4
+answer = client.completions.create(model="stub", prompt="Once upon", max_tokens=0, logprobs=1, echo=True)
+scores = answer.choices[0].logprobs
+assert answer.choices[0].text == "".join(scores.tokens) == "Once upon" and answer.usage.completion_tokens == 0
+assert scores.token_logprobs[0] is None and all(score <= 0 for score in scores.token_logprobs[1:])
 
 texts = ["one text", "another"]
 vectors = client.embeddings.create(model="stub", input=texts)  # base64 on the wire

@@ -111,6 +111,11 @@ impl Compute for Stub {
 }
 
 impl Stub {
+    /// One that waits at no gate.
+    pub(crate) fn new(engine: &EngineLimits) -> Stub {
+        Stub { cache: vec![u32::MAX; engine.pages * PAGE_LEN], tokenizer: tokenizer(), gate: Arc::default() }
+    }
+
     fn logits(&self, context: &[u32]) -> Vec<f32> {
         let hash =
             context.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &t| (h ^ u64::from(t)).wrapping_mul(0x0100_0000_01b3));
@@ -330,7 +335,8 @@ pub(crate) fn curve() -> BudgetCurve {
     BudgetCurve { task, points: vec![(64, 0.25), (256, 0.5)] }
 }
 
-fn bind_with(
+/// [`bind`] with limits, a prompt cache and a tokenizer.
+pub(crate) fn bind_with(
     listen: SocketAddr,
     data: &Path,
     limits: Limits,
