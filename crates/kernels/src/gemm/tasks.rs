@@ -312,10 +312,7 @@ pub(super) unsafe fn outer_task<S: Strips>(
     let panels = [&left, &right].map(|range| range.len().div_ceil(PANEL));
     let Scratch { left: a, right: b, rounded } = scratch;
     let (a, b) = (room(a, panels[0] * stride), room(b, panels[1] * stride));
-    let side = |side, values, at, width| {
-        let tiles = if !fp8 { None } else { Some(p.inputs == side) };
-        SideRows { values, at, width, tiles }
-    };
+    let side = |side, values, at, width| SideRows { values, at, width, tiles: fp8.then_some(p.inputs == side) };
     let sides =
         (side(Side::Left, left_rows, p.left, p.left_cols), side(Side::Right, right_rows, p.right, p.right_cols));
     assert!((left.end - 1) * p.right_cols + right.end <= out.len(), "outputs {left:?} x {right:?}");
