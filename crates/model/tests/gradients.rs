@@ -10,7 +10,9 @@ use common::Session;
 use common::train::*;
 use kernels::pool::Pool;
 use kernels::train::backward::log_probability;
-use model::parameters::Group;
+use kernels::train::fp8::simulate_weights;
+use kernels::train::panels::rounded;
+use model::parameters::{Group, Part};
 use model::spec::ModelSpec;
 use model::train::*;
 
@@ -127,7 +129,7 @@ fn gradients_are_finite_differences() {
 #[test]
 fn threads_and_checkpointing_change_no_bit() {
     for Setup { name, spec, arithmetic, objective } in setups() {
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in [Precision::F32, Precision::Bf16, Precision::Fp8] {
             let data = Data::new(&[70, 1, 130], spec.vocab);
             let run = |threads: usize, checkpointing: bool| {
                 let pool = Pool::new(threads);
@@ -154,7 +156,7 @@ fn threads_and_checkpointing_change_no_bit() {
 fn log_probabilities_are_those_of_a_rollout() {
     let pool = Pool::new(2);
     for Setup { name, spec, arithmetic, objective } in setups() {
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in [Precision::F32, Precision::Bf16, Precision::Fp8] {
             let data = Data::new(&[67, 1, 130], spec.vocab);
             let trainable = Trainable::init(spec.clone(), precision, 0.2, 3, &pool).unwrap();
             let mut state = TrainState::new(arithmetic);
@@ -183,6 +185,49 @@ fn log_probabilities_are_those_of_a_rollout() {
             }
         }
     }
+}
+
+/// V3's scheme: matrices of layers go through E4M3 in blocks of the whole matrix, also where heads hold parts of it;
+/// embedding and head are bfloat16's, routers and norms stay as they are.
+#[test]
+fn fp8_rounds_the_matrices_of_layers_alone() {
+    let pool = Pool::new(2);
+    let trainable = Trainable::init(v3(true), Precision::Fp8, 0.2, 3, &pool).unwrap();
+    let seen = Trainable::from_model(trainable.model(), Precision::F32, &pool).unwrap();
+    for ((parameter, master), seen) in trainable.parameters().iter().zip(trainable.masters()).zip(seen.masters()) {
+        let mut want = master.clone();
+        match (parameter.slot.part, &parameter.shape[..]) {
+            (Part::Embedding | Part::Head, _) => want.iter_mut().for_each(|v| *v = rounded(*v, Precision::Bf16)),
+            (Part::Router, _) => {}
+            (_, &[rows, cols]) => simulate_weights(&pool, &mut want, rows, cols),
+            _ => {}
+        }
+        assert!(*seen == want, "{:?}", parameter.slot);
+    }
+}
+
+/// What FP8 costs in one pass: the loss moves, but little, and every gradient points where that of f32 does.
+#[test]
+fn fp8_gradients_point_where_those_of_f32_do() {
+    let (pool, mut failures) = (Pool::new(2), Vec::new());
+    for Setup { name, spec, arithmetic, objective } in setups() {
+        let data = Data::new(&[70, 1, 300], spec.vocab);
+        let run = |precision| {
+            let trainable = Trainable::init(spec.clone(), precision, 0.05, 3, &pool).unwrap();
+            let mut gradients = Gradients::new(trainable.parameters());
+            let mut state = TrainState::new(arithmetic);
+            let outcome = forward_backward(&trainable, &pool, &mut state, &data.batch(), &objective, &mut gradients);
+            (outcome.loss, gradients.parts.concat())
+        };
+        let (exact, fp8) = (run(Precision::F32), run(Precision::Fp8));
+        let off = (fp8.0 / exact.0 - 1.0).abs();
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let cosine = dot(&exact.1, &fp8.1) / (dot(&exact.1, &exact.1) * dot(&fp8.1, &fp8.1)).sqrt();
+        if !(off > 0.0 && off < 0.01 && cosine > 0.99) {
+            failures.push(format!("{name}: losses {} and {}, cosine {cosine}", exact.0, fp8.0));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::bill::{Bill, grouped};
 use crate::export::Finished;
+use crate::recipe::Precision;
 use crate::run::HeldOut;
 
 /// The text of `README.md` for an exported model.
@@ -31,7 +32,7 @@ pub(crate) fn card(run: &Finished, bill: &Bill) -> String {
         ("steps", format!("{} of {}", grouped(state.step), grouped(recipe.steps()))),
         ("tokens a step", grouped(recipe.train.batch_tokens as u64)),
         ("optimiser", format!("{:?}, peak learning rate {}", recipe.optimizer.kind, recipe.optimizer.lr)),
-        ("precision", format!("{:?} products, f32 weights and sums", recipe.train.precision)),
+        ("precision", format!("{}, f32 weights and sums", products(recipe.train.precision))),
         ("skipped steps", state.skipped.to_string()),
     ];
     if let Some(line) = run.log.last() {
@@ -45,21 +46,34 @@ pub(crate) fn card(run: &Finished, bill: &Bill) -> String {
         }
     }
     text += &table(&rows);
-    text += "\n## Data\n\n| source | licence | documents | tokens | epochs | origin |\n|---|---|---|---|---|---|\n";
+    text += "\n## Data\n\n| source | licence | documents | tokens | epochs | origin | SHA-256 of the text |\n";
+    text += "|---|---|---|---|---|---|---|\n";
     for entry in &run.manifest.sources {
         text += &format!(
-            "| {} | {} | {} | {} | {:.2} | {} |\n",
+            "| {} | {} | {} | {} | {:.2} | {} | {} |\n",
             plain(&entry.name),
             plain(&entry.licence),
             grouped(entry.documents),
             grouped(entry.main_tokens + entry.decay_tokens),
             entry.epochs,
-            plain(&entry.origin)
+            plain(&entry.origin),
+            entry.text_sha256
         );
     }
     text += "\n## Bill\n\n";
     text += &table(&bill.rows());
     text
+}
+
+/// What products were computed in.
+fn products(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32 products",
+        Precision::Bf16 => "bf16 products",
+        Precision::Fp8 => {
+            "FP8 products (simulated: E4M3, tiles of 1 x 128, blocks of 128 x 128), head and embedding bf16"
+        }
+    }
 }
 
 fn table(rows: &[(&str, String)]) -> String {

@@ -146,7 +146,8 @@ pub(crate) fn write_model(
         fs::create_dir_all(&part)?;
         let mut metadata = HashMap::new();
         metadata.insert("format".to_string(), "pt".to_string());
-        safetensors::serialize_to_file(tensors, Some(metadata), &part.join("model.safetensors"))
+        let weights = part.join("model.safetensors");
+        safetensors::serialize_to_file(tensors, Some(metadata), &weights)
             .map_err(|error| std::io::Error::other(error.to_string()))?;
         let put = |name: &str, text: &str| files::write_whole(&part.join(name), |out| out.write_all(text.as_bytes()));
         let config = with_tokens(config, &tokenizer, storage);
@@ -163,7 +164,9 @@ pub(crate) fn write_model(
                 fs::copy(from, part.join(name))?;
             }
         }
-        fs::File::open(part.join("model.safetensors"))?.sync_all()?;
+        // The library lets only the owner read it; who may read the rest may read the weights.
+        fs::set_permissions(&weights, fs::metadata(part.join("config.json"))?.permissions())?;
+        fs::File::open(weights)?.sync_all()?;
         fs::rename(&part, out)?;
         files::sync_folder(out.parent().unwrap_or(Path::new(".")))
     })();

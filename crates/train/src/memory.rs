@@ -94,9 +94,11 @@ impl MemoryPlan {
 
 /// Packed matrices, both ways round; the latent's up projection whole and head by head.
 fn copies(recipe: &Recipe, spec: &ModelSpec, parameters: &[ParameterSpec]) -> u64 {
-    let bytes_of = |p: &ParameterSpec| match recipe.train.precision {
-        Precision::Bf16 if p.slot.part != Part::Router => 2,
-        _ => 4,
+    let bytes_of = |p: &ParameterSpec| match (recipe.train.precision, p.slot.part) {
+        (Precision::F32, _) | (_, Part::Router) => 4,
+        // Simulated: what FP8 holds is kept as floats.
+        (Precision::Fp8, part) if !matches!(part, Part::Embedding | Part::Head) => 4,
+        (Precision::Bf16 | Precision::Fp8, _) => 2,
     };
     let packed = |rows: u64, cols: u64| {
         let way = |outputs: u64, inputs: u64| outputs.next_multiple_of(PANEL).saturating_mul(inputs);

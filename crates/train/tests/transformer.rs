@@ -34,7 +34,7 @@ fn weights(recipe: &Recipe, folder: &Path) -> Vec<Vec<f32>> {
 #[test]
 fn stops_and_threads_change_no_bit() {
     let site = Site::new();
-    for precision in ["f32", "bf16"] {
+    for precision in ["f32", "bf16", "fp8"] {
         let change = format!("micro_batch_tokens = 64\nprecision = \"{precision}\"");
         let recipe = site.recipe(&[STEPS, ("micro_batch_tokens = 64", &change)]);
         let (whole, parts) = (site.path(&format!("{precision}-whole")), site.path(&format!("{precision}-parts")));
@@ -134,6 +134,12 @@ fn what_is_exported_opens_with_the_logits_of_the_trained_model() {
 
         let card = std::fs::read_to_string(out.join("README.md")).unwrap();
         assert!(card.contains("| stories | MIT |") && card.contains("| tokens | 768 |"), "{card}");
+        let readers = |name: &str| std::fs::metadata(out.join(name)).unwrap().permissions();
+        assert_eq!(readers("model.safetensors"), readers("config.json"));
+        let manifest = std::fs::read_to_string(out.join("manifest.json")).unwrap();
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+        let hash = manifest["sources"][0]["text_sha256"].as_str().unwrap();
+        assert!(hash.len() == 64 && card.contains(&format!("| {hash} |")), "{card}");
         assert!(text::Tokenizer::from_directory(&out).unwrap().chat_template(None).is_some());
         let again = export(&folder, &out, storage, &mut |text| panic!("{text}")).err().unwrap().to_string();
         assert!(again.contains("it is there already"), "{again}");

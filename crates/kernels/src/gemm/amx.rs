@@ -50,7 +50,7 @@ pub(super) unsafe fn outer(
     scratch: &mut Scratch,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { outer_task::<OnTiles>(p, left, right, sides, out, scratch) }
+    unsafe { outer_task::<OnTiles>(p, left, right, sides, false, out, scratch) }
 }
 
 /// Two blocks of sixteen rows times two panels.

@@ -32,14 +32,14 @@ macro_rules! dispatch {
         // type has the precision of the operands.
         unsafe {
             match ($kernels, $precision) {
-                (Kernels::Portable, Precision::F32) => $f::<micro::PortableF32>($($arg),*),
+                (Kernels::Portable, Precision::F32 | Precision::Fp8) => $f::<micro::PortableF32>($($arg),*),
                 (Kernels::Portable, Precision::Bf16) => $f::<micro::PortableBf16>($($arg),*),
                 #[cfg(target_arch = "x86_64")]
-                (Kernels::Avx2, Precision::F32) => avx2::<micro::Avx2F32>($($arg),*),
+                (Kernels::Avx2, Precision::F32 | Precision::Fp8) => avx2::<micro::Avx2F32>($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 (Kernels::Avx2, Precision::Bf16) => avx2::<micro::Avx2Bf16>($($arg),*),
                 #[cfg(target_arch = "x86_64")]
-                (_, Precision::F32) => avx512::<micro::Avx512F32>($($arg),*),
+                (_, Precision::F32 | Precision::Fp8) => avx512::<micro::Avx512F32>($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 (Kernels::Avx512, Precision::Bf16) => avx512::<micro::Avx512RoundedBf16>($($arg),*),
                 #[cfg(target_arch = "x86_64")]
@@ -150,6 +150,15 @@ pub(crate) struct Outer {
     pub(crate) left_cols: usize,
     pub(crate) right: At,
     pub(crate) right_cols: usize,
+    /// Which side holds inputs of a layer (the other holds gradients of its outputs); FP8 tells them apart.
+    pub(crate) inputs: Side,
+}
+
+/// A side of an outer product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Left,
+    Right,
 }
 
 thread_local! {
@@ -248,7 +257,7 @@ pub(crate) fn accumulate(
         planned.push(Planned { work: (p, SharedMut::new(out)), first_task: tasks, size: (down, across), columns });
         tasks += p.left_cols.div_ceil(down) * columns;
     }
-    let sides = (left, right);
+    let (sides, fp8) = ((left, right), precision == Precision::Fp8);
     pool.run(tasks, |task| {
         let plan = find(&planned, task);
         let ((p, out), (row, column)) = (&plan.work, plan.place(task));
@@ -261,7 +270,8 @@ pub(crate) fn accumulate(
                 return unsafe { amx::outer(p, left, right, sides, out, s) };
             }
             dispatch!(kernels, precision, outer_task(p: &Outer, left: std::ops::Range<usize>,
-                right: std::ops::Range<usize>, sides: (&[f32], &[f32]), out: &SharedMut<'_, f32>, s: &mut Scratch));
+                right: std::ops::Range<usize>, sides: (&[f32], &[f32]), fp8: bool, out: &SharedMut<'_, f32>,
+                s: &mut Scratch));
         });
     });
 }

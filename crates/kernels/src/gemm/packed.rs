@@ -79,7 +79,7 @@ impl Packed {
         let step = &self.data[output / PANEL * self.stride() + input / step_inputs(self.precision)];
         let word = step.0[output % PANEL];
         match self.precision {
-            Precision::F32 => f32::from_bits(word),
+            Precision::F32 | Precision::Fp8 => f32::from_bits(word),
             Precision::Bf16 => bf16_to_f32((word >> (16 * (input % 2))) as u16),
         }
     }
@@ -107,7 +107,7 @@ impl Matrix<'_> {
 /// Inputs in a step.
 pub(crate) const fn step_inputs(precision: Precision) -> usize {
     match precision {
-        Precision::F32 => 1,
+        Precision::F32 | Precision::Fp8 => 1,
         Precision::Bf16 => 2,
     }
 }

@@ -4,8 +4,10 @@ use std::ops::Range;
 
 use super::micro::{Inputs, Micro, Mode, Outputs, PanelsAt, Step, fetch_row, tile};
 use super::packed::PANEL;
-use super::{Outer, Product, SUM_BLOCK};
+use super::{At, Outer, Product, SUM_BLOCK, Side};
 use crate::pool::SharedMut;
+use crate::train::fp8;
+use crate::train::panels::Precision;
 
 /// The most rows of inputs in a task of a product: a block of them stays in the second-level cache.
 pub(super) const ROWS_MAX: usize = 96;
@@ -21,6 +23,8 @@ pub(super) const OUTER_MAX: (usize, usize) = (192, 256);
 pub(super) struct Scratch {
     left: Vec<Step>,
     right: Vec<Step>,
+    /// A block of one side of an outer product that goes through E4M3.
+    rounded: Vec<f32>,
 }
 
 /// At least `len` steps of whatever value.
@@ -145,6 +149,7 @@ pub(super) unsafe fn product_task<S: Strips>(
     let packed = room(&mut scratch.left, rows.len() * row_steps);
     let mut state = S::state();
     let cols = panels.start * PANEL..(panels.end * PANEL).min(p.matrix.outputs);
+    let (fp8, mut tiles) = (p.matrix.precision() == Precision::Fp8, [0.0f32; SUM_BLOCK]);
     for k in (0..p.matrix.inputs.max(1)).step_by(SUM_BLOCK) {
         let len = (p.matrix.inputs - k).min(SUM_BLOCK);
         let mode = match (add, k) {
@@ -153,8 +158,14 @@ pub(super) unsafe fn product_task<S: Strips>(
             (false, _) => Mode::Continue,
         };
         for (t, to) in rows.clone().zip(packed.chunks_exact_mut(row_steps)) {
+            let mut inputs = &x[p.x.row(t) + k..][..len];
+            if fp8 {
+                tiles[..len].copy_from_slice(inputs);
+                fp8::round_row(&mut tiles[..len]);
+                inputs = &tiles[..len];
+            }
             // SAFETY: the instruction set is the caller's promise.
-            unsafe { pack_inputs::<S::Pack>(&x[p.x.row(t) + k..][..len], to) };
+            unsafe { pack_inputs::<S::Pack>(inputs, to) };
         }
         for first in panels.clone().step_by(PANELS_TOGETHER) {
             let group = first..(first + PANELS_TOGETHER).min(panels.end);
@@ -292,13 +303,18 @@ pub(super) unsafe fn outer_task<S: Strips>(
     left: Range<usize>,
     right: Range<usize>,
     (left_rows, right_rows): (&[f32], &[f32]),
+    fp8: bool,
     out: &SharedMut<f32>,
     scratch: &mut Scratch,
 ) {
     // One more step than a block has, so that panels do not share sets of the cache.
     let stride = SUM_BLOCK / S::Pack::STEP + 1;
     let panels = [&left, &right].map(|range| range.len().div_ceil(PANEL));
-    let (a, b) = (room(&mut scratch.left, panels[0] * stride), room(&mut scratch.right, panels[1] * stride));
+    let Scratch { left: a, right: b, rounded } = scratch;
+    let (a, b) = (room(a, panels[0] * stride), room(b, panels[1] * stride));
+    let side = |side, values, at, width| SideRows { values, at, width, tiles: fp8.then_some(p.inputs == side) };
+    let sides =
+        (side(Side::Left, left_rows, p.left, p.left_cols), side(Side::Right, right_rows, p.right, p.right_cols));
     assert!((left.end - 1) * p.right_cols + right.end <= out.len(), "outputs {left:?} x {right:?}");
     let mut state = S::state();
     for t in (0..p.rows).step_by(SUM_BLOCK) {
@@ -306,8 +322,8 @@ pub(super) unsafe fn outer_task<S: Strips>(
         let steps = rows.len().div_ceil(S::Pack::STEP);
         // SAFETY: the instruction set is the caller's promise.
         unsafe {
-            pack_block::<S::Pack>(|t| &left_rows[p.left.row(t) + left.start..][..left.len()], rows.clone(), a, stride);
-            pack_block::<S::Pack>(|t| &right_rows[p.right.row(t) + right.start..][..right.len()], rows, b, stride);
+            pack_side::<S::Pack>(&sides.0, &left, rows.clone(), a, stride, rounded);
+            pack_side::<S::Pack>(&sides.1, &right, rows, b, stride, rounded);
         }
         S::prepare([&mut *a, &mut *b], steps, stride);
         let mut next = t + SUM_BLOCK..(t + 2 * SUM_BLOCK).min(p.rows);
@@ -334,6 +350,49 @@ pub(super) unsafe fn outer_task<S: Strips>(
             }
         }
     }
+}
+
+/// The rows of one side of an outer product.
+struct SideRows<'a> {
+    values: &'a [f32],
+    at: At,
+    width: usize,
+    /// Through E4M3: whether they are inputs, which the forward pass has rounded already.
+    tiles: Option<bool>,
+}
+
+/// Columns `cols` of the rows `rows` (a block of [`SUM_BLOCK`]) as panels.
+///
+/// In FP8 a sum over tokens needs scales that are the same along tokens: tiles of 128 x 1. Inputs were
+/// stored in tiles of 1 x 128 and are read out of these (V3 report, section 3.5.2).
+///
+/// # Safety
+/// As [`pack_block`].
+#[inline(always)]
+unsafe fn pack_side<V: Micro>(
+    side: &SideRows,
+    cols: &Range<usize>,
+    rows: Range<usize>,
+    to: &mut [Step],
+    stride: usize,
+    rounded: &mut Vec<f32>,
+) {
+    let (first, width) = (rows.start, cols.len());
+    let row = |t: usize| &side.values[side.at.row(t)..][..side.width];
+    let Some(inputs) = side.tiles else {
+        // SAFETY: the caller's promise.
+        return unsafe { pack_block::<V>(|t| &row(t)[cols.clone()], rows, to, stride) };
+    };
+    rounded.clear();
+    for t in rows.clone() {
+        match inputs {
+            true => fp8::round_part(row(t), cols, rounded),
+            false => rounded.extend_from_slice(&row(t)[cols.clone()]),
+        }
+    }
+    fp8::round_columns(rounded, width);
+    // SAFETY: the caller's promise.
+    unsafe { pack_block::<V>(|t| &rounded[(t - first) * width..][..width], rows, to, stride) };
 }
 
 /// Sixteen rows of which `out.rows` exist, times `panels` panels, added to the outputs.

@@ -19,6 +19,17 @@ pub enum Precision {
     F32,
     /// Inputs and weights to bfloat16, to nearest even.
     Bf16,
+    /// DeepSeek-V3's FP8 scheme, simulated ([`crate::train::fp8`]): inputs and gradients go through E4M3 where
+    /// they are multiplied. A weight's blocks may be parts of a larger matrix, so who packs weights has rounded
+    /// them before ([`crate::train::fp8::simulate_weights`]). Products are of floats.
+    Fp8,
+}
+
+impl Precision {
+    /// The same for what V3 keeps out of FP8: embedding, head, routers (V3 report, section 3.3.1).
+    pub fn outside_fp8(self) -> Precision {
+        if self == Precision::Fp8 { Precision::Bf16 } else { self }
+    }
 }
 
 /// A `[rows, cols]` matrix in panels of sixteen, of itself and of its transposed.
@@ -101,7 +112,7 @@ impl Panels {
     /// The format of an element.
     pub(crate) fn format(&self) -> Format {
         match self.precision {
-            Precision::F32 => Format::F32,
+            Precision::F32 | Precision::Fp8 => Format::F32,
             Precision::Bf16 => Format::BF16,
         }
     }
@@ -146,10 +157,10 @@ impl<'a> PanelsView<'a> {
     }
 }
 
-/// `value` rounded as `precision` says.
+/// `value` rounded as `precision` says, as far as it can be without the tile that it stands in.
 pub fn rounded(value: f32, precision: Precision) -> f32 {
     match precision {
-        Precision::F32 => value,
+        Precision::F32 | Precision::Fp8 => value,
         Precision::Bf16 => bf16_to_f32(f32_to_bf16(value)),
     }
 }

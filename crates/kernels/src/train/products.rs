@@ -7,7 +7,7 @@
 
 pub use crate::gemm::SUM_BLOCK;
 use crate::gemm::{
-    At, Kernels, Outer, Product, accumulate, forward, group_products, head_products, multiply, panels_of,
+    At, Kernels, Outer, Product, Side, accumulate, forward, group_products, head_products, multiply, panels_of,
 };
 use crate::isa::isa;
 use crate::matmul::HeadWeight;
@@ -78,7 +78,8 @@ fn plain_dw(kernels: Kernels, pool: &Pool, dw: &mut [f32], dy: &[f32], x: &[f32]
     let fits = dy.len() == rows * outputs && x.len() == rows * inputs && dw.len() == outputs * inputs;
     assert!(fits, "no T, n, k with {} = T n, {} = T k and {} = n k", dy.len(), x.len(), dw.len());
     let at = |stride| At { offset: 0, stride };
-    let outer = Outer { rows, left: at(outputs), left_cols: outputs, right: at(inputs), right_cols: inputs };
+    let (left, right) = (at(outputs), at(inputs));
+    let outer = Outer { rows, left, left_cols: outputs, right, right_cols: inputs, inputs: Side::Right };
     accumulate(kernels, pool, &mut [dw], dy, x, &[outer], precision);
 }
 
@@ -113,7 +114,7 @@ pub fn matmul_grouped_dw(
         assert_eq!(dw.len(), outputs * inputs, "gradient of {outputs} x {inputs} weights");
         let at = |stride: usize| At { offset: start * stride, stride };
         let (left, right) = (at(outputs), at(inputs));
-        outers.push(Outer { rows: *rows, left, left_cols: outputs, right, right_cols: inputs });
+        outers.push(Outer { rows: *rows, left, left_cols: outputs, right, right_cols: inputs, inputs: Side::Right });
         outs.push(dw);
         start += *rows;
     }
@@ -164,7 +165,8 @@ pub fn matmul_heads_dw(
                 let (dy, x) = ((at(outputs), outputs), (at(inputs), inputs));
                 let (left, right) = if transposed { (x, dy) } else { (dy, x) };
                 let (left, left_cols, right, right_cols) = (left.0, left.1, right.0, right.1);
-                outers.push(Outer { rows, left, left_cols, right, right_cols });
+                let inputs = if transposed { Side::Left } else { Side::Right };
+                outers.push(Outer { rows, left, left_cols, right, right_cols, inputs });
                 outs.push(dw);
             }
         }

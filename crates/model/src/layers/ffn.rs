@@ -221,6 +221,8 @@ fn moe_backward(
         linear_backward_add(t, dx, &s.dense.gate, x, &w.gate, g, SHARED[0]);
     }
     router::backward(spec, t, &acts.affinity, &acts.choices, &s.weights, &mut s.affinity);
+    // Routers stay out of FP8 (V3 report, section 3.3.1).
+    let t = &Backward { precision: t.precision.outside_fp8(), ..*t };
     linear_backward_add(t, dx, &s.affinity, x, &w.router, g, [Part::Router, Part::RouterBias]);
 }
 

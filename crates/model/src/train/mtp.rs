@@ -124,7 +124,7 @@ impl Run<'_, '_> {
             let wanted = Wanted { targets: &m.targets, weights: &scaled, soft: None, entropy: false };
             m.logprobs.resize(m.targets.len(), 0.0);
             let dnormed = sized(&mut m.dnormed, m.normed.len());
-            let gradients = gradients.map(|g| (dnormed, head_gradient(context, g), context.precision));
+            let gradients = gradients.map(|g| (dnormed, head_gradient(context, g), context.precision.outside_fp8()));
             head::loss(model, pool, &m.normed, &wanted, &mut m.logprobs, gradients, self.head);
             let losses = m.weights.iter().zip(&m.logprobs).filter(|(w, _)| **w != 0.0);
             losses.map(|(w, logprob)| -f64::from(w * logprob)).sum()

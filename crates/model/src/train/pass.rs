@@ -329,7 +329,7 @@ fn loss(
     let wanted =
         Wanted { targets: batch.targets, weights: batch.weights, soft: batch.soft_targets, entropy: state.entropy };
     let dnormed = sized(&mut state.dnormed, normed.len());
-    let gradients = gradients.map(|g| (dnormed, head_gradient(context, g), context.precision));
+    let gradients = gradients.map(|g| (dnormed, head_gradient(context, g), context.precision.outside_fp8()));
     let told = head::loss(model, pool, normed, &wanted, &mut outcome.logprobs, gradients, &mut state.head);
     outcome.loss = told.loss;
     outcome.entropy = state.entropy.then(|| told.entropy.0 / told.entropy.1.max(1) as f64);

@@ -2,11 +2,13 @@
 //!
 //! Either all of its parameters are trained, or adapters on some of its matrices (`adapters`).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use kernels::matmul::HeadWeight;
 use kernels::pool::Pool;
+use kernels::train::fp8::simulate_weights;
 use kernels::train::panels::{Panels, Precision};
 use kernels::weight::Weight;
 use thiserror::Error;
@@ -216,7 +218,11 @@ fn check(spec: &ModelSpec) -> Result<Vec<ParameterSpec>, TrainError> {
 
 /// What the products with a matrix round to: routers choose, so they are not rounded.
 fn precision_of(part: Part, precision: Precision) -> Precision {
-    if part == Part::Router { Precision::F32 } else { precision }
+    match (part, precision) {
+        (Part::Router, _) => Precision::F32,
+        (Part::Embedding | Part::Head, _) => precision.outside_fp8(),
+        _ => precision,
+    }
 }
 
 /// The packed matrices of a model; number 0 of a slot is the matrix, the others are its heads.
@@ -227,6 +233,16 @@ struct Packs {
 }
 
 impl Packs {
+    /// A matrix of `cols` columns as it is to be packed, whole or head by head: in FP8 through blocks of
+    /// 128 x 128 of the whole.
+    fn blocked<'m>(&self, pool: &Pool, part: Part, cols: usize, mut master: Cow<'m, [f32]>) -> Cow<'m, [f32]> {
+        if precision_of(part, self.precision) == Precision::Fp8 {
+            let rows = master.len() / cols;
+            simulate_weights(pool, master.to_mut(), rows, cols);
+        }
+        master
+    }
+
     /// Packs a matrix, into the memory that it had before if nobody else holds it.
     fn pack(&mut self, pool: &Pool, key: (Slot, usize), rows: usize, cols: usize, master: &[f32]) -> Weight {
         let precision = precision_of(key.0.part, self.precision);
@@ -259,7 +275,10 @@ fn weights(
 ) -> ModelWeights {
     let values = parameters.iter().zip(masters).map(|(parameter, master)| {
         let value = match *parameter.shape {
-            [rows, cols] => Value::Matrix(packs.pack(pool, (parameter.slot, 0), rows, cols, master)),
+            [rows, cols] => {
+                let master = packs.blocked(pool, parameter.slot.part, cols, Cow::from(master));
+                Value::Matrix(packs.pack(pool, (parameter.slot, 0), rows, cols, &master))
+            }
             _ => Value::Vector(master.clone()),
         };
         (parameter.slot, value)
@@ -268,7 +287,8 @@ fn weights(
     let mut weights = assemble(spec, values);
     // Each head's part of the latent's up projection in panels of its own.
     for (parameter, master) in parameters.iter().zip(masters).filter(|(p, _)| p.slot.part == Part::KvUp) {
-        set_heads(spec, &mut weights, parameter.slot.place, |mla| heads_of(mla, parameter.slot, master, packs, pool));
+        let master = packs.blocked(pool, Part::KvUp, parameter.shape[1], Cow::from(master));
+        set_heads(spec, &mut weights, parameter.slot.place, |mla| heads_of(mla, parameter.slot, &master, packs, pool));
     }
     weights
 }
@@ -299,6 +319,7 @@ fn adapted_weights(
         let kept = if adapter.is_none() { packs.kept((slot, 0)) } else { None };
         let whole = kept.unwrap_or_else(|| {
             let master = merged(base, parameter, adapter, adapters.scale, pool);
+            let master = packs.blocked(pool, slot.part, cols, Cow::from(master));
             if let Some(mla) = mla {
                 heads_of(mla, slot, &master, packs, pool);
             }

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use kernels::pool::Pool;
-use kernels::train::panels::Precision as Rounding;
 use model::load::Model;
 use model::parameters::ParameterSpec;
 use model::spec::ModelSpec;
@@ -13,7 +12,7 @@ use model::train::{
 
 use super::{Aims, Learner, Passed, Teacher};
 use crate::data::Batch;
-use crate::recipe::{Precision, Recipe};
+use crate::recipe::Recipe;
 use crate::run::RunError;
 
 /// A model and what its passes work with.
@@ -30,10 +29,7 @@ impl Transformer {
     /// # Errors
     /// If the model has parts that cannot be trained, or the weights to start from are another model's.
     pub fn new(recipe: &Recipe, spec: ModelSpec, pool: &Pool) -> Result<Transformer, RunError> {
-        let rounding = match recipe.train.precision {
-            Precision::F32 => Rounding::F32,
-            Precision::Bf16 => Rounding::Bf16,
-        };
+        let rounding = recipe.train.precision.into();
         let trainable = match (&recipe.init.from, &recipe.lora) {
             (None, _) => Trainable::init(spec, rounding, recipe.init.std, recipe.seed, pool),
             (Some(path), None) => Trainable::from_model(&opened(&recipe.path(path), &spec)?, rounding, pool),

@@ -10,6 +10,7 @@ pub(crate) mod nearest;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use kernels::train::panels::Precision as Rounding;
 use model::config::SpecError;
 use model::parameters::Part;
 use model::spec::ModelSpec;
@@ -180,7 +181,8 @@ pub struct Train {
     pub batch_tokens: usize,
     /// Tokens that go through the model at once.
     pub micro_batch_tokens: usize,
-    /// What products are computed in: `f32` or `bf16`; sums and weights between steps are always f32.
+    /// What products are computed in: `f32`, `bf16`, or `fp8` (V3's scheme, simulated: as slow as f32); sums and
+    /// weights between steps are always f32.
     #[serde(default)]
     pub precision: Precision,
     /// Whether only the inputs of layers are kept and the rest is computed again.
@@ -208,6 +210,17 @@ pub enum Precision {
     F32,
     #[default]
     Bf16,
+    Fp8,
+}
+
+impl From<Precision> for Rounding {
+    fn from(precision: Precision) -> Rounding {
+        match precision {
+            Precision::F32 => Rounding::F32,
+            Precision::Bf16 => Rounding::Bf16,
+            Precision::Fp8 => Rounding::Fp8,
+        }
+    }
 }
 
 /// A model with the same tokenizer whose distribution over the next token is learned (Hinton et al. 2015), in place of

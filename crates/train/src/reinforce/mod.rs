@@ -40,7 +40,7 @@ use text::{ChatInput, ChatTemplate, Tokenizer};
 use crate::files;
 use crate::optimizer::Optimizer;
 use crate::random::Random;
-use crate::recipe::{Precision, piecewise};
+use crate::recipe::piecewise;
 use crate::run::checkpoint::{self, State};
 use crate::run::{End, RunError};
 use crate::schedule::rate;
@@ -139,10 +139,7 @@ impl<'a> Loop<'a> {
         observer: &mut dyn Observer,
     ) -> Result<Loop<'a>, RunError> {
         let model = Model::open(&recipe.from()).map_err(|error| RunError::Model(format!("from: {error}")))?;
-        let rounding = match recipe.reinforce.precision {
-            Precision::F32 => Rounding::F32,
-            Precision::Bf16 => Rounding::Bf16,
-        };
+        let rounding = Rounding::from(recipe.reinforce.precision);
         let refuse = |error: &dyn std::fmt::Display| RunError::Model(error.to_string());
         let trainable = match recipe.noise {
             Some(std) => Trainable::init(model.spec.clone(), rounding, std, recipe.seed, pool),
