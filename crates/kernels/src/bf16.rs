@@ -177,8 +177,7 @@ mod dots {
         }
         for t in (0..job.rows).step_by(COLUMNS) {
             let count = (job.rows - t).min(COLUMNS);
-            let x: [*const Line; COLUMNS] =
-                std::array::from_fn(|c| inputs[(t + c.min(count - 1)) * width..].as_ptr());
+            let x: [*const Line; COLUMNS] = std::array::from_fn(|c| inputs[(t + c.min(count - 1)) * width..].as_ptr());
             for from in (0..job.cols).step_by(PIECE) {
                 let piece = from..(from + PIECE).min(job.cols);
                 // SAFETY: the rows are there (checked in `run`), and so is room for the sums.
