@@ -2,7 +2,7 @@
 //!
 //! `models/nano/nano.gguf` was trained by the recipes of this repository (docs/zero.md) and is read where it lies in
 //! the program's own file: nothing is unpacked or copied. `budgets.json` beside it is what `fathom eval` printed of the
-//! same file; its head in docs/zero.md has the command.
+//! same file, by the command in docs/zero.md.
 
 use anyhow::Context;
 use serde::Deserialize;

@@ -299,8 +299,10 @@ fn run_jobs(isa: Isa, pool: &Pool, out: &mut [f32], x: &[f32], jobs: &[Job]) {
     if matches!(Kernels::of(isa), Kernels::Avx512Bf16 | Kernels::Amx) {
         let (in_bf16, in_floats): (Vec<Job>, Vec<Job>) = in_floats.iter().partition(|job| job.rounded());
         let in_bf16: Vec<bf16::Job> = in_bf16.iter().filter_map(Job::bf16).collect();
-        // SAFETY: these kernels are of processors that have AVX512-BF16.
-        unsafe { bf16::run(pool, out, x, &in_bf16) };
+        if !in_bf16.is_empty() {
+            // SAFETY: these kernels are of processors that have AVX512-BF16.
+            unsafe { bf16::run(pool, out, x, &in_bf16) };
+        }
         return run_float_jobs(isa, pool, out, x, &in_floats);
     }
     run_float_jobs(isa, pool, out, x, &in_floats);
