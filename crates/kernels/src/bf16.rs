@@ -107,7 +107,7 @@ mod dots {
             first_tasks.push((tasks, each));
             tasks += if job.rows == 0 { 0 } else { job.outputs.div_ceil(each) };
         }
-        pool.run(tasks, |task| {
+        pool.run_streams(tasks, |task| {
             let at = first_tasks.partition_point(|&(first, _)| first <= task) - 1;
             let ((first, each), job) = (first_tasks[at], &jobs[at]);
             let n = (task - first) * each..((task - first + 1) * each).min(job.outputs);

@@ -314,7 +314,7 @@ fn run_float_jobs(isa: Isa, pool: &Pool, out: &Out, x: &[f32], jobs: &[Job]) {
         return;
     }
     let (planned, tasks) = plan(jobs, pool.threads());
-    pool.run(tasks, |task| {
+    pool.run_streams(tasks, |task| {
         let plan = &planned[planned.partition_point(|plan| plan.first_task <= task) - 1];
         let (job, part) = (plan.job, task - plan.first_task);
         SCRATCH.with_borrow_mut(|s| {

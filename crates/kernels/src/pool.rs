@@ -178,6 +178,16 @@ impl Pool {
         own
     }
 
+    /// As [`Pool::run`], where task `i + 1` reads on where task `i` stopped: a thread mostly gets tasks that follow one
+    /// another, so that what it asks for ahead of time is its own, and only its first task begins with a cold stream.
+    ///
+    /// # Panics
+    /// As [`Pool::run`].
+    pub(crate) fn run_streams(&self, tasks: usize, f: impl Fn(usize) + Sync) {
+        let streams = self.threads().min(tasks);
+        self.run(tasks, |i| f(place_in_stream(i, tasks, streams)));
+    }
+
     /// Splits `data` into pieces of `piece` elements (the last may be shorter) and calls
     /// `f(index, piece)` for each, in parallel.
     ///
@@ -282,6 +292,13 @@ fn worker(shared: &Shared, number: usize) {
     }
 }
 
+/// The `i`-th task to be claimed of `tasks` that lie in `streams` runs of neighbours: the runs take turns.
+fn place_in_stream(i: usize, tasks: usize, streams: usize) -> usize {
+    let (stream, position) = (i % streams, i / streams);
+    let (length, longer) = (tasks / streams, tasks % streams);
+    stream * length + stream.min(longer) + position
+}
+
 /// How long a thread spins before it sleeps.
 struct Patience {
     limit: Duration,
@@ -384,6 +401,17 @@ mod tests {
                 assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1), "{threads} threads, {tasks} tasks");
             }
         }
+    }
+
+    #[test]
+    fn streams_are_runs_of_neighbours() {
+        assert_eq!((0..7).map(|i| place_in_stream(i, 7, 2)).collect::<Vec<_>>(), [0, 4, 1, 5, 2, 6, 3]);
+        for (tasks, streams) in [(1, 1), (5, 2), (64, 3), (64, 64), (7, 5)] {
+            let mut places: Vec<usize> = (0..tasks).map(|i| place_in_stream(i, tasks, streams)).collect();
+            places.sort_unstable();
+            assert_eq!(places, (0..tasks).collect::<Vec<_>>(), "{tasks} tasks, {streams} streams");
+        }
+        Pool::new(2).run_streams(0, |_| unreachable!("no tasks"));
     }
 
     #[test]

@@ -114,7 +114,12 @@ unsafe fn large<F: Registers, const T: usize, const FULL: bool>(
                     };
                 }
                 parts[r].as_mut_ptr().cast::<__m512i>().add(i).write(acc);
-                if F::M.is_some() {
+                if F::M.is_some() && F::GROUP == 32 {
+                    // Eight groups: a quarter of a register for each block.
+                    let sums = _mm_loadu_si128(x[r].sums.add((first + i) * x[r].sums_step + 16).cast());
+                    let all = _mm_madd_epi16(_mm256_castsi256_si128(min), sums);
+                    mins[r].as_mut_ptr().cast::<__m128i>().add(i).write(all);
+                } else if F::M.is_some() {
                     mins[r].as_mut_ptr().cast::<__m256i>().add(i).write(_mm256_madd_epi16(min, sums));
                 }
             }
@@ -122,7 +127,11 @@ unsafe fn large<F: Registers, const T: usize, const FULL: bool>(
         let floats = floats::<F, FULL>(start, start, (F::BYTES, F::BYTES), count);
         for r in 0..T {
             let s = sums_of_8(parts[r].assume_init_ref());
-            let min = if F::M.is_some() { super::x86::sums_of_8(mins[r].assume_init_ref()) } else { s };
+            let min = match F::M {
+                Some(_) if F::GROUP == 32 => sums_of_8_quarters(mins[r].as_ptr().cast()),
+                Some(_) => super::x86::sums_of_8(mins[r].assume_init_ref()),
+                None => s,
+            };
             out[r] += value::<F, FULL>(floats, s, min, x[r].d.add(first), count);
         }
     }
@@ -281,6 +290,19 @@ unsafe fn sums_of_8(v: &[__m512i; 8]) -> __m256i {
     }
 }
 
+/// The sums of eight quarters of two registers.
+#[inline(always)]
+unsafe fn sums_of_8_quarters(v: *const [__m512i; 2]) -> __m256i {
+    // SAFETY: the instruction set is the caller's promise, and `v` points to eight quarters.
+    unsafe {
+        let [a, b] = v.read_unaligned();
+        let pairs = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let all = _mm512_add_epi32(pairs, _mm512_shuffle_epi32::<0b01_00_11_10>(pairs));
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
+        _mm512_castsi512_si256(_mm512_permutexvar_epi32(order, all))
+    }
+}
+
 /// The sums of the lower and upper halves of four registers, in the order of blocks.
 #[inline(always)]
 unsafe fn sums_of_4_pairs(v: &[__m512i; 4]) -> __m256i {
@@ -430,18 +452,21 @@ unsafe fn with_group_bits(u: &mut [__m512i; 4], bits: __m256i, to: i64) {
     }
 }
 
-/// The packed six-bit scales and minima of Q4_K and Q5_K.
+/// The packed six-bit scales and minima of Q4_K and Q5_K: four bytes of floats, the lower bits of scales 0 to 3, of
+/// minima 0 to 3, and nibbles of scales and minima 4 to 7, whose upper bits are those of the first eight bytes.
 #[inline(always)]
 unsafe fn six_bit_scales(block: *const u8) -> (__m256i, __m256i) {
     // SAFETY: see above.
     unsafe {
-        let word = |i: usize| block.add(4 + 4 * i).cast::<u32>().read_unaligned();
-        let (a, b, c) = (word(0), word(1), word(2));
-        let low = |v: u32| u64::from(v & 0x3f3f_3f3f);
-        let high = |four: u32, two: u32| u64::from(four & 0x0f0f_0f0f | two >> 2 & 0x3030_3030) << 32;
-        let (scale, min) = (low(a) | high(c, a), low(b) | high(c >> 4, b));
-        let spread = |v: u64| _mm256_zextsi128_si256(_mm_cvtepu8_epi16(_mm_cvtsi64_si128(v as i64)));
-        (spread(scale), spread(min))
+        let x = _mm_loadu_si128(block.cast());
+        let lower = _mm_shuffle_epi8(x, _mm_setr_epi8(4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15));
+        let lower = _mm_srlv_epi32(lower, _mm_setr_epi32(0, 0, 0, 4));
+        let lower = _mm_and_si128(lower, _mm_setr_epi32(0x3f3f_3f3f, 0x0f0f_0f0f, 0x3f3f_3f3f, 0x0f0f_0f0f));
+        let upper = _mm_shuffle_epi8(x, _mm_setr_epi8(-1, -1, -1, -1, 4, 5, 6, 7, -1, -1, -1, -1, 8, 9, 10, 11));
+        let upper = _mm_and_si128(_mm_srli_epi32::<2>(upper), _mm_set1_epi8(0x30));
+        let both = _mm256_cvtepu8_epi16(_mm_or_si128(lower, upper));
+        let (scale, min) = (_mm256_castsi256_si128(both), _mm256_extracti128_si256::<1>(both));
+        (_mm256_zextsi128_si256(scale), _mm256_zextsi128_si256(min))
     }
 }
 

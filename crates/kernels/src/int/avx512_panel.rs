@@ -464,6 +464,11 @@ unsafe fn pack<F: Registers, const TILES: bool>(job: &Few, n: usize, piece: usiz
         let w = &weight.data[row * weight.stride + first * F::BYTES..][..blocks * F::BYTES];
         w.as_ptr()
     };
+    // What is packed next: the row's next piece, or after the last one the same row of the next panel.
+    let next = match (piece + 1) * PIECE < job.cols {
+        true => PIECE / F::BLOCK * F::BYTES,
+        false => (PANEL * weight.stride).wrapping_sub(first * F::BYTES),
+    };
     // SAFETY: blocks inside the rows (the slices above) and parts inside the panel; the instruction set
     // is the caller's promise.
     unsafe {
@@ -475,8 +480,7 @@ unsafe fn pack<F: Registers, const TILES: bool>(job: &Few, n: usize, piece: usiz
                 let w = row(16 * half + i);
                 // So many rows at once are more than the processor foresees.
                 for line in 0..(PIECE / F::BLOCK * F::BYTES).div_ceil(64) {
-                    let next = w.wrapping_add(PIECE / F::BLOCK * F::BYTES + 64 * line);
-                    _mm_prefetch::<_MM_HINT_T0>(next.cast());
+                    _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(next).wrapping_add(64 * line).cast());
                 }
                 if F::BLOCK == 256 {
                     let mut u = F::bytes(w);

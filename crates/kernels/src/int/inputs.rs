@@ -19,6 +19,9 @@ const ALONE: usize = 16 * 1024;
 /// Below it 127 / a is an infinity.
 const LEAST: u32 = (127 - 120) << 23;
 
+/// 1.5 * 2^23: added to a small float it leaves the nearest integer, ties to even, in the lowest bits.
+const MAGIC: f32 = 12_582_912.0;
+
 /// Sixty-four bytes at an address that is a multiple of 64: one load never crosses a line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -102,6 +105,7 @@ impl Inputs {
     /// What kernels read of a row, valid for all its pieces and padded scales: bytes of the first piece
     /// and the step to the next, sums of it (null in blocks of 32) and the step to the next, sums of
     /// blocks of 32 (null in blocks of 256), scales.
+    #[inline(always)]
     pub(super) fn pointers(&self, row: usize) -> (*const i8, usize, *const i16, usize, *const i32, *const f32) {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         let q = self.q[row * (PIECE / 64)..].as_ptr().cast::<i8>();
@@ -128,10 +132,62 @@ impl Inputs {
     }
 }
 
-compiled_for_isa!(large_block = large_block_inline,
+compiled_for_isa!(large_block_compiled = large_block_inline,
     (x: &[f32], q: &mut [Line], d: &mut [f32], sums: &mut [i16]));
 compiled_for_isa!(small_blocks = small_blocks_inline,
     (x: &[f32], q: &mut [Line], d: &mut [f32], sums: &mut [i32]));
+
+/// A block of 256. AVX-512 has code of its own: the compiler makes gathers and single elements of the portable code.
+fn large_block(isa: Isa, x: &[f32], q: &mut [Line], d: &mut [f32], sums: &mut [i16]) {
+    #[cfg(target_arch = "x86_64")]
+    if matches!(isa, Isa::Avx512 | Isa::Amx) {
+        assert!(isa.is_available(), "{} code on a processor without it", isa.name());
+        let (x, q) = (x.as_array().expect("a whole block"), q.as_mut_array().expect("four lines"));
+        // SAFETY: the processor was just found to have the instruction set.
+        return unsafe { large_block_avx512(x, q, &mut d[0], sums.as_mut_array().expect("sums of a block")) };
+    }
+    large_block_compiled(isa, x, q, d, sums);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+fn large_block_avx512(x: &[f32; PIECE], q: &mut [Line; PIECE / 64], d: &mut f32, sums: &mut [i16; SUMS]) {
+    use std::arch::x86_64::*;
+    let (scale, factor) = scale_of(x);
+    *d = scale;
+    if factor == 0.0 {
+        q.iter_mut().for_each(|line| line.0.fill(0));
+        return sums.fill(0);
+    }
+    let (factor, magic) = (_mm512_set1_ps(factor), _mm512_set1_ps(MAGIC));
+    let mut fours = [_mm512_setzero_si512(); PIECE / 64];
+    for (line, (q, x)) in q.iter_mut().zip(x.as_chunks::<64>().0).enumerate() {
+        for (q, x) in q.0.as_chunks_mut::<16>().0.iter_mut().zip(x.as_chunks::<16>().0) {
+            // SAFETY: sixteen floats and sixteen bytes.
+            unsafe {
+                let x = _mm512_mul_ps(_mm512_loadu_ps(x.as_ptr()), factor);
+                let bytes = _mm512_cvtepi32_epi8(_mm512_castps_si512(_mm512_add_ps(x, magic)));
+                _mm_storeu_si128(q.as_mut_ptr().cast(), bytes);
+            }
+        }
+        // SAFETY: 64 bytes.
+        let q = unsafe { _mm512_load_si512(q.0.as_ptr().cast()) };
+        let pairs = _mm512_maddubs_epi16(_mm512_set1_epi8(1), q);
+        fours[line] = _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+    }
+    // Sums of four, four to a sixteenth of the block: element `4 k + i` of the sum is that of sixteen `k` of line `i`.
+    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(fours[0], fours[1]), _mm512_unpackhi_epi32(fours[0], fours[1]));
+    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(fours[2], fours[3]), _mm512_unpackhi_epi32(fours[2], fours[3]));
+    let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let of_16 = _mm512_cvtepi32_epi16(_mm512_permutexvar_epi32(order, all));
+    let of_32 = _mm256_cvtepi32_epi16(_mm256_madd_epi16(of_16, _mm256_set1_epi16(1)));
+    // SAFETY: 16 and 8 sums, of the 24.
+    unsafe {
+        _mm256_storeu_si256(sums.as_mut_ptr().cast(), of_16);
+        _mm_storeu_si128(sums.as_mut_ptr().add(16).cast(), of_32);
+    }
+}
 
 #[inline(always)]
 fn large_block_inline(x: &[f32], q: &mut [Line], d: &mut [f32], sums: &mut [i16]) {
@@ -191,7 +247,7 @@ fn scale_of<const N: usize>(x: &[f32; N]) -> (f32, f32) {
 /// `x * factor` to nearest, ties to even; zero where the factor is, whatever `x`.
 #[inline(always)]
 fn rounded(x: f32, factor: f32) -> i8 {
-    // Adding 1.5 * 2^23 leaves the integer in the lowest bits. (NaN: inf * 0.)
+    // (NaN: inf * 0.)
     let x = if factor == 0.0 { 0.0 } else { x * factor };
-    (x + 12_582_912.0).to_bits() as i8
+    (x + MAGIC).to_bits() as i8
 }

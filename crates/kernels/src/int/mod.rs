@@ -179,7 +179,7 @@ pub(crate) fn run(isa: Isa, pool: &Pool, x: &[f32], cols: usize, jobs: &[IntJob]
         first_tasks.push((tasks, rows));
         tasks += if job.rows == 0 { 0 } else { job.weight.rows.div_ceil(rows) };
     }
-    pool.run(tasks, |task| {
+    pool.run_streams(tasks, |task| {
         let at = first_tasks.partition_point(|&(first, _)| first <= task) - 1;
         let ((first, rows), job) = (first_tasks[at], &jobs[at]);
         let n = (task - first) * rows..((task - first + 1) * rows).min(job.weight.rows);

@@ -153,7 +153,16 @@ fn sum_avx2(words: &[u64]) -> u64 {
 /// in any order, so the compiler makes independent vector sums of it and the loads are the limit.
 #[inline(always)]
 fn sum_plain(words: &[u64]) -> u64 {
-    words.iter().fold(0, |total, &word| total.wrapping_add(word))
+    // A kibibyte at a time, and what is 8 KiB on is asked for: the processor by itself asks only within a page.
+    words.chunks(128).fold(0, |total, piece| {
+        #[cfg(target_arch = "x86_64")]
+        for line in 0..16 {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: SSE, which every x86-64 processor has; a prefetch reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(piece.as_ptr().wrapping_add(1024 + 8 * line).cast()) };
+        }
+        piece.iter().fold(total, |total, &word| total.wrapping_add(word))
+    })
 }
 
 #[cfg(test)]
