@@ -94,6 +94,13 @@ pub trait Constraint: Send {
     /// If it was not one of those allowed.
     fn accept(&mut self, token: u32) -> Result<(), ConstraintError>;
 
+    /// The next tokens, as far as each of them is the only one that may come and that is known without effort; at most
+    /// `most`. They are computed together.
+    fn certain(&self, most: usize) -> Vec<u32> {
+        let _ = most;
+        Vec::new()
+    }
+
     /// A copy in the same state.
     fn copy(&self) -> Box<dyn Constraint>;
 }

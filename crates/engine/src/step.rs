@@ -476,13 +476,12 @@ impl<C: Compute> Engine<C> {
         true
     }
 
-    /// Adds drafts to the planned rows of answers, as far as there is room: in what is left of the step's tokens and
-    /// in pages that are held. A draft takes no page, so that it puts nobody back and drops nothing that is cached.
+    /// Adds drafts to the planned rows of answers: what a constraint leaves no choice about, or a guess. As far as there
+    /// is room: in what is left of the step's tokens and in pages that are held. A draft takes no page, so that it puts
+    /// nobody back and drops nothing that is cached.
     fn draft(&mut self, rows: &mut [usize]) {
         let limits = &self.limits;
-        if !limits.drafts.are_made(rows.iter().filter(|&&count| count > 0).count()) {
-            return;
-        }
+        let lookups = limits.drafts.are_made(rows.iter().filter(|&&count| count > 0).count());
         let mut left = limits.batch_tokens_max - rows.iter().sum::<usize>();
         for (sequence, count) in self.running.iter_mut().zip(rows) {
             let len = sequence.tokens.len();
@@ -495,7 +494,11 @@ impl<C: Compute> Engine<C> {
                 .min(answer - sequence.answer_len() - 1)
                 .min(limits.chunk_tokens_max - 1)
                 .min(left);
-            lookup(&sequence.tokens, sequence.credit.tokens().min(room), &mut sequence.draft);
+            sequence.draft = sequence.constraint.as_ref().map_or_else(Vec::new, |constraint| constraint.certain(room));
+            sequence.draft.truncate(room);
+            if lookups && sequence.draft.is_empty() {
+                lookup(&sequence.tokens, sequence.credit.tokens().min(room), &mut sequence.draft);
+            }
             *count += sequence.draft.len();
             left -= sequence.draft.len();
         }

@@ -674,3 +674,66 @@ fn a_constraint_holds_for_every_token_and_in_any_company() {
     }
     assert_eq!(engine.page_use().held, 0);
 }
+
+/// Says its tokens and nothing else.
+#[derive(Clone)]
+struct Dictated {
+    tokens: Vec<u32>,
+    said: usize,
+    /// Whether it tells what comes.
+    tells: bool,
+}
+
+impl Constraint for Dictated {
+    fn allowed(&mut self) -> Result<Allowed, ConstraintError> {
+        Ok(Allowed::Only(self.tokens[self.said]))
+    }
+
+    fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
+        assert_eq!(token, self.tokens[self.said]);
+        self.said += 1;
+        Ok(())
+    }
+
+    fn certain(&self, most: usize) -> Vec<u32> {
+        let next = self.tokens.iter().skip(self.said).filter(|_| self.tells);
+        next.take(most).copied().collect()
+    }
+
+    fn copy(&self) -> Box<dyn Constraint> {
+        Box::new(self.clone())
+    }
+}
+
+#[test]
+fn what_is_certain_is_computed_together_with_the_same_bits() {
+    let mut random = Random(77);
+    let count = 3 * PAGE_LEN + 11;
+    let dictation: Vec<Vec<u32>> = (0..5).map(|_| (0..count).map(|_| random.below(VOCAB) as u32).collect()).collect();
+    let limits = Limits { running_max: 4, context_tokens_max: 8 * PAGE_LEN, pages: 12, ..Limits::default() };
+    let mut outcomes = [true, false].map(|tells| {
+        let mut engine = Engine::new(Stub::new(limits.pages), limits);
+        let ask = |(id, tokens): (u64, &Vec<u32>)| {
+            let constraint = Dictated { tokens: tokens.clone(), said: 0, tells };
+            let mut request = request(&mut Random(id + 1), id, VOCAB, 200);
+            (request.prompt, request.max_tokens, request.stop_tokens) = (vec![3], count, Vec::new());
+            Command::Submit(Request { constraint: Some(Box::new(constraint)), ..request })
+        };
+        let mut inbox: Vec<Command> = (0..).zip(&dictation).map(ask).collect();
+        let (mut answers, mut steps) = (HashMap::<u64, Tokens>::new(), 0);
+        while !engine.is_idle() || !inbox.is_empty() {
+            for event in engine.step(&mut inbox) {
+                if let Event::Token { id, token, logprob, .. } = event {
+                    answers.entry(id).or_default().push((token, logprob.to_bits()));
+                }
+            }
+            engine.check();
+            steps += 1;
+        }
+        (answers, steps)
+    });
+    let (told, untold) = (std::mem::take(&mut outcomes[0]), std::mem::take(&mut outcomes[1]));
+    assert_eq!(told.0, untold.0);
+    assert!((0..).zip(&dictation).all(|(id, tokens)| told.0[&id].iter().map(|(token, _)| token).eq(tokens)));
+    assert!(told.1 <= 14 && untold.1 > count, "{} and {} steps", told.1, untold.1);
+}
