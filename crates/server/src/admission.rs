@@ -111,7 +111,7 @@ mod tests {
 
     fn caller(key: i64, requests_per_minute: Option<u32>) -> Caller {
         let (prices, answers_max, binding) = (Prices::default(), Some(2), [0; 32]);
-        Caller { key, prices, balance_pico: None, requests_per_minute, answers_max, binding }
+        Caller { key, prices, balance_pico: None, requests_per_minute, answers_max, binding, user: None }
     }
 
     #[test]

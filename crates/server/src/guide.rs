@@ -220,6 +220,10 @@ impl Constraint for Guided {
         }
     }
 
+    fn certain(&self, most: usize) -> Vec<u32> {
+        self.closing.iter().take(most).copied().collect()
+    }
+
     fn copy(&self) -> Box<dyn Constraint> {
         let mut copy = Guided::new(self.guide.clone(), self.prompt.clone());
         // The matcher is in its state already; the rest follows from the tokens.

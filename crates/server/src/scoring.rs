@@ -2,7 +2,7 @@
 //!
 //! A prompt is scored as an answer to its first token that may only be what the prompt says next: the rows that are
 //! computed so have the same bits as those of a prompt that is read in chunks, and its pages are found by the answers
-//! that come after it.
+//! that come after it. What the prompt says next is certain, so a page of it is computed at a time.
 
 use engine::constraint::{Allowed, Constraint, ConstraintError};
 use engine::request::Request;
@@ -24,6 +24,10 @@ impl Constraint for Dictated {
     fn accept(&mut self, _: u32) -> Result<(), ConstraintError> {
         self.next += 1;
         Ok(())
+    }
+
+    fn certain(&self, most: usize) -> Vec<u32> {
+        self.tokens.iter().skip(self.next).take(most).copied().collect()
     }
 
     fn copy(&self) -> Box<dyn Constraint> {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use axum::http::{HeaderMap, StatusCode, header};
 use engine::pages::Owner;
+use sha2::{Digest, Sha256};
 
 use crate::admission::Admission;
 use crate::driver::Driver;
@@ -14,7 +15,7 @@ use crate::guide::Grammars;
 use crate::language::{Served, Traits};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::prompt_cache::{Bytes32, PromptCache};
+use crate::prompt_cache::{Binding, Bytes32, PromptCache};
 use crate::store::ledger::Prices;
 use crate::store::{Store, StoreError};
 
@@ -46,12 +47,35 @@ pub(crate) struct Caller {
     pub(crate) answers_max: Option<u32>,
     /// What its pages on disk are bound to: the hash of the key, zeros where there is none.
     pub(crate) binding: Bytes32,
+    /// For whom it asks, where it says so (`user_id`), as a hash.
+    pub(crate) user: Option<Bytes32>,
 }
 
+/// The longest `user_id`, in bytes.
+const USER_ID_BYTES_MAX: usize = 512;
+
 impl Caller {
-    /// Whose cached pages may be used.
+    /// The same caller, asking for one of its users: users of one key share no cached pages, and take turns.
+    pub(crate) fn for_user(mut self, user_id: Option<&str>) -> ApiResult<Caller> {
+        let Some(user_id) = user_id.filter(|id| !id.is_empty()) else { return Ok(self) };
+        if user_id.len() > USER_ID_BYTES_MAX {
+            let message = format!("user_id has {} bytes; the limit is {USER_ID_BYTES_MAX}", user_id.len());
+            return Err(ApiError::value("user_id", message));
+        }
+        let hash = Sha256::new_with_prefix(self.binding).chain_update(self.key.to_le_bytes()).chain_update(user_id);
+        self.user = Some(hash.finalize().into());
+        Ok(self)
+    }
+
+    /// Whose cached pages may be used: the key's number, or with the highest bit a user's hash.
     pub(crate) fn owner(&self) -> Owner {
-        self.key as Owner
+        let of_user = |hash: Bytes32| Owner::from_le_bytes(*hash.first_chunk().unwrap_or(&[0; 8])) | 1 << 63;
+        self.user.map_or(self.key as Owner, of_user)
+    }
+
+    /// What the owner's pages on disk are bound to.
+    pub(crate) fn bound(&self) -> Binding {
+        Binding { key: self.binding, user: self.user.unwrap_or_default() }
     }
 
     /// Refuses whoever has spent everything.
@@ -71,7 +95,7 @@ impl State {
         if !self.store.any_key().map_err(failed)? {
             let prices = Prices::default();
             let (balance_pico, requests_per_minute, answers_max, binding) = (None, None, None, [0; 32]);
-            return Ok(Caller { key: 0, prices, balance_pico, requests_per_minute, answers_max, binding });
+            return Ok(Caller { key: 0, prices, balance_pico, requests_per_minute, answers_max, binding, user: None });
         }
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let bearer = bearer.and_then(|value| {
@@ -93,6 +117,7 @@ impl State {
             requests_per_minute: key.requests_per_minute,
             answers_max: key.answers_max,
             binding: key.hash,
+            user: None,
         })
     }
 

@@ -217,7 +217,7 @@ impl Work {
 
     async fn run(mut self, phases: [Phase; 2], out: mpsc::Sender<Output>) {
         if let Some(cache) = &self.state.prompt_cache {
-            cache.bind(self.caller.owner(), self.caller.binding);
+            cache.bind(self.caller.owner(), self.caller.bound());
         }
         // Of one token nothing can be told.
         for answer in self.answers.iter().filter(|answer| answer.scores && answer.prompt_tokens < 2) {

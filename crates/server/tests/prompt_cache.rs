@@ -127,6 +127,44 @@ async fn no_other_key_finds_what_one_has_computed() {
 }
 
 #[tokio::test]
+async fn users_of_one_key_find_only_what_was_computed_for_them() {
+    let data = Arc::new(tempfile::tempdir().unwrap());
+    let server = start(&data, MODEL).await;
+    let long = "many shared words ".repeat(40);
+    let cached = async |server: &Running, path: &str, user: Value| {
+        let mut body = ask_with(&long, json!({"max_tokens": 4}));
+        let body = body.as_object_mut().unwrap();
+        body.extend(user.as_object().unwrap().clone());
+        let answer = server.client.post(server.url(path)).json(body).send().await.unwrap();
+        let answer: Value = answer.json().await.unwrap();
+        let usage = &answer["usage"];
+        let hit = usage.get("prompt_cache_hit_tokens").or_else(|| usage.get("cache_read_input_tokens"));
+        hit.and_then(Value::as_u64).unwrap_or_else(|| panic!("{answer}"))
+    };
+    let chat = "/v1/chat/completions";
+    let user = |name: &str| json!({"user_id": name});
+    assert_eq!(cached(&server, chat, json!({})).await, 0);
+    assert_eq!(cached(&server, chat, user("ada")).await, 0, "not what was computed for nobody in particular");
+    assert_eq!(cached(&server, chat, user("ben")).await, 0, "nor for another one");
+    let own = cached(&server, chat, user("ada")).await;
+    assert!(own > 0);
+    assert_eq!(cached(&server, chat, user("")).await, own, "no name is nobody in particular");
+    let anthropic = json!({"metadata": {"user_id": "ada"}});
+    assert_eq!(cached(&server, "/v1/messages", anthropic).await, own);
+    drop(server);
+    let server = start(&data, MODEL).await;
+    assert_eq!(cached(&server, chat, user("eve")).await, 0, "nor from the disk");
+    assert_eq!(cached(&server, chat, user("ada")).await, own);
+    let body = ask_with("hello", json!({"user_id": "u".repeat(513)}));
+    let refused = server.client.post(server.url(chat)).json(&body).send().await.unwrap();
+    assert_eq!(refused.status(), 422);
+    assert!(refused.text().await.unwrap().contains("user_id has 513 bytes; the limit is 512"));
+    // All of them are the key's pages.
+    let deleted = server.client.delete(server.url("/api/chats")).send().await.unwrap();
+    assert_eq!((deleted.status().as_u16(), pages(data.path()).len()), (204, 0));
+}
+
+#[tokio::test]
 async fn requests_that_are_given_up_while_pages_are_read_leave_nothing_behind() {
     let data = Arc::new(tempfile::tempdir().unwrap());
     let server = start(&data, MODEL).await;

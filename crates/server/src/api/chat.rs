@@ -65,6 +65,7 @@ pub(crate) async fn start(
     request: ChatRequest,
 ) -> ApiResult<mpsc::Receiver<Output>> {
     caller.check_balance()?;
+    let caller = &caller.clone().for_user(request.user_id.as_deref())?;
     state.check_model(request.model.as_deref())?;
     let n = number("n", request.n, 1, state.limits.n_max)?.unwrap_or(1);
     // Before the work of reading a long conversation.

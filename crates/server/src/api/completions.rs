@@ -38,6 +38,7 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> ApiResult<Response
     let caller = state.caller(&parts.headers)?;
     let request: CompletionRequest = read_json(&state.limits, body).await?;
     caller.check_balance()?;
+    let caller = caller.for_user(request.user_id.as_deref())?;
     state.check_model(request.model.as_deref())?;
     let n = number("n", request.n, 1, state.limits.n_max)?.unwrap_or(1);
     let prompts = request.prompt.count();

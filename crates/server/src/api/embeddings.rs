@@ -121,7 +121,7 @@ impl Job {
         let (sender, mut told) = mpsc::channel(16 * texts.len());
         let pooling = embedder.pooling;
         if let Some(cache) = &self.state.prompt_cache {
-            cache.bind(self.caller.owner(), self.caller.binding);
+            cache.bind(self.caller.owner(), self.caller.bound());
         }
         for (number, (tokens, &id)) in texts.into_iter().zip(&self.ids).enumerate() {
             let request = EmbedRequest { id, owner: self.caller.owner(), tokens, pooling };

@@ -128,6 +128,7 @@ fn chat_request(request: MessagesRequest) -> ApiResult<ChatRequest> {
         tools,
         tool_choice,
         parallel_tool_calls: one_call.map(|one| !one),
+        user_id: request.metadata.and_then(|metadata| metadata.user_id),
         ..ChatRequest::default()
     })
 }

@@ -375,7 +375,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let files = open(directory.path(), 10, at(0));
         let (seal, other) = (files.seal(&[1; 32]), files.seal(&[2; 32]));
-        let names = seal.names(&(0..256).collect::<Vec<u32>>());
+        let names = seal.names(&[0; 32], &(0..256).collect::<Vec<u32>>());
         for i in [0, 1, 3] {
             assert!(files.store(&seal, &names[i], &page(i as u8), SystemTime::now()).unwrap());
         }
@@ -402,7 +402,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let files = open(directory.path(), 3, at(0));
         let seal = files.seal(&[1; 32]);
-        let names = seal.names(&(0..64 * 6).collect::<Vec<u32>>());
+        let names = seal.names(&[0; 32], &(0..64 * 6).collect::<Vec<u32>>());
         for i in 0..3 {
             files.store(&seal, &names[i], &page(0), at(i as u64)).unwrap();
         }
@@ -425,7 +425,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let files = open(directory.path(), 10, at(0));
         let seal = files.seal(&[1; 32]);
-        let names = seal.names(&(0..64 * 5).collect::<Vec<u32>>());
+        let names = seal.names(&[0; 32], &(0..64 * 5).collect::<Vec<u32>>());
         let damage: [fn(&mut Vec<u8>); 5] =
             [|b| b[60] ^= 1, |b| b.truncate(50), |b| b.push(0), |b| b.clear(), |b| b[20] ^= 128];
         for (name, damage) in names.iter().zip(damage) {
@@ -454,7 +454,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let files = open(directory.path(), 10, at(0));
         let seal = files.seal(&[1; 32]);
-        let name = seal.names(&[5; 64])[0];
+        let name = seal.names(&[0; 32], &[5; 64])[0];
         files.store(&seal, &name, &page(1), SystemTime::now()).unwrap();
         let own = files.path(&Place { owner: seal.owner, name });
         let left = own.with_extension("new-1");

@@ -110,7 +110,7 @@ pub(crate) struct PromptCache {
     beginning: Mutex<Option<Beginning>>,
     files: OnceLock<Files>,
     /// What the pages of an owner are bound to.
-    bindings: Mutex<HashMap<Owner, Bytes32>>,
+    bindings: Mutex<HashMap<Owner, Binding>>,
     ways: Mutex<Ways>,
     queued_bytes: AtomicU64,
     written: AtomicU64,
@@ -126,6 +126,18 @@ struct Ways {
     reads: Option<SyncSender<Read>>,
     threads: Vec<JoinHandle<()>>,
 }
+
+/// What an owner's pages are bound to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Binding {
+    /// The API key: its pages lie together and go together.
+    pub(crate) key: Bytes32,
+    /// The key's user, in the names of the pages; zeros if there is none.
+    pub(crate) user: Bytes32,
+}
+
+/// The most owners whose bindings are kept.
+const BINDINGS_MAX: usize = 65_536;
 
 /// A page to be written.
 struct Write {
@@ -197,8 +209,13 @@ impl PromptCache {
     }
 
     /// Tells what the pages of an owner are bound to; before its first request.
-    pub(crate) fn bind(&self, owner: Owner, binding: Bytes32) {
-        lock(&self.bindings).insert(owner, binding);
+    pub(crate) fn bind(&self, owner: Owner, binding: Binding) {
+        let mut bindings = lock(&self.bindings);
+        // Every request tells its own again.
+        if bindings.len() >= BINDINGS_MAX {
+            bindings.clear();
+        }
+        bindings.insert(owner, binding);
     }
 
     /// What would be read for a request of which `known` pages are in memory already; `None` if that is nothing.
@@ -209,8 +226,9 @@ impl PromptCache {
         if pages <= known {
             return None;
         }
-        let seal = files.seal(lock(&self.bindings).get(&owner)?);
-        let mut names = seal.names(&tokens[..pages * PAGE_LEN]);
+        let Binding { key, user } = *lock(&self.bindings).get(&owner)?;
+        let seal = files.seal(&key);
+        let mut names = seal.names(&user, &tokens[..pages * PAGE_LEN]);
         names.drain(..known);
         names.truncate(READ_BYTES_MAX / files.page_bytes());
         names.truncate(files.stored(&seal, &names, SystemTime::now()));
@@ -228,8 +246,9 @@ impl PromptCache {
         let (Some(files), ways) = (self.files.get(), lock(&self.ways)) else { return };
         let Some(writes) = &ways.writes else { return };
         for Published { owner, tokens, pages } in published {
-            let Some(seal) = lock(&self.bindings).get(owner).map(|binding| files.seal(binding)) else { continue };
-            let names = seal.names(tokens);
+            let Some(Binding { key, user }) = lock(&self.bindings).get(owner).copied() else { continue };
+            let seal = files.seal(&key);
+            let names = seal.names(&user, tokens);
             for &(place, number) in pages {
                 let bytes = files.page_bytes() as u64;
                 if self.queued_bytes.load(Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX {

@@ -45,9 +45,9 @@ impl Seal {
         Seal { owner: owner_tag(secret, binding), naming: key(b"name"), cipher }
     }
 
-    /// The names of the full pages of a text, each one standing for all that comes before its end.
-    pub(super) fn names(&self, tokens: &[u32]) -> Vec<Bytes32> {
-        let mut before = [0; 32];
+    /// The names of the full pages of a user's text, each one standing for all that comes before its end.
+    pub(super) fn names(&self, user: &Bytes32, tokens: &[u32]) -> Vec<Bytes32> {
+        let mut before = *user;
         let names = tokens.chunks_exact(PAGE_LEN).map(|page| {
             let bytes: Vec<u8> = page.iter().flat_map(|token| token.to_le_bytes()).collect();
             before = hash(&self.naming, b"text", &[&before, &bytes]);
@@ -138,7 +138,7 @@ mod tests {
         let [secret, model, key] = [[1; 32], [2; 32], [3; 32]];
         let seal = Seal::new(&secret, &model, &key);
         let page: Vec<u8> = (0..200).map(|i| i as u8).collect();
-        let names = seal.names(&(0..3 * PAGE_LEN as u32 + 5).collect::<Vec<_>>());
+        let names = seal.names(&[0; 32], &(0..3 * PAGE_LEN as u32 + 5).collect::<Vec<_>>());
         assert_eq!(names.len(), 3);
         let file = seal.close(&names[1], &page).unwrap();
         assert_eq!(file.len(), page.len() + OVERHEAD);
@@ -151,7 +151,7 @@ mod tests {
             Seal::new(&secret, &model, &[9; 32]),
         ] {
             assert_eq!(other.open(&names[1], &file), None);
-            assert!(other.names(&[0; PAGE_LEN]) != seal.names(&[0; PAGE_LEN]));
+            assert!(other.names(&[0; 32], &[0; PAGE_LEN]) != seal.names(&[0; 32], &[0; PAGE_LEN]));
         }
         // Every single bit counts, and every length.
         for bit in 0..file.len() * 8 {
@@ -166,9 +166,9 @@ mod tests {
     fn names_stand_for_the_whole_text_before_them() {
         let seal = Seal::new(&[1; 32], &[2; 32], &[3; 32]);
         let (a, b) = ([1u32; PAGE_LEN], [2u32; PAGE_LEN]);
-        let (first, second) = (seal.names(&[a, b].concat()), seal.names(&[b, b].concat()));
+        let (first, second) = (seal.names(&[0; 32], &[a, b].concat()), seal.names(&[0; 32], &[b, b].concat()));
         assert_ne!(first[1], second[1], "the same page after another");
-        assert_eq!(first[0], seal.names(&a)[0]);
+        assert_eq!(first[0], seal.names(&[0; 32], &a)[0]);
     }
 
     #[test]

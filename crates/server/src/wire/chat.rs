@@ -64,6 +64,8 @@ pub struct ChatRequest {
     pub reasoning_effort: Option<String>,
     /// Further variables of the chat template, such as `enable_thinking`.
     pub chat_template_kwargs: Option<Map<String, Value>>,
+    /// For whom this is asked: users of one key share no cached pages, and take turns. At most 512 bytes; not kept.
+    pub user_id: Option<String>,
 }
 
 /// A message of a conversation.

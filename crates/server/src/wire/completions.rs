@@ -51,6 +51,8 @@ pub struct CompletionRequest {
     pub logprobs: Option<u32>,
     /// Send the prompt before the answer; with `logprobs` its log-probabilities as well.
     pub echo: Option<bool>,
+    /// For whom this is asked: users of one key share no cached pages, and take turns. At most 512 bytes; not kept.
+    pub user_id: Option<String>,
 }
 
 /// What to go on with.

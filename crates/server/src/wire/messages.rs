@@ -35,6 +35,15 @@ pub struct MessagesRequest {
     pub tools: Option<Vec<ToolDescription>>,
     /// Whether it may, must, and which.
     pub tool_choice: Option<Choice>,
+    /// For whom this is asked.
+    pub metadata: Option<Metadata>,
+}
+
+/// For whom a request is made.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+pub struct Metadata {
+    /// As `user_id` of a chat.
+    pub user_id: Option<String>,
 }
 
 /// How much the model reasons, and the form of its answer.
