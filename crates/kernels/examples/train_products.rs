@@ -1,8 +1,7 @@
 //! Measures the products of training: forward, gradient of the inputs and gradient of the weights,
 //! each also as a share of the peak that this machine reaches in the same process.
 //!
-//! One thread is measured by the time that it had the processor (Linux), so that other processes do not
-//! count; many threads by the clock. `FATHOM_ISA` chooses the instruction set.
+//! The best of many runs counts, so that other processes hardly do. `FATHOM_ISA` chooses the instruction set.
 //!
 //! `cargo run --release -p kernels --example train_products`
 
@@ -83,37 +82,18 @@ fn measure(pool: &Pool, precision: Precision, t: usize, k: usize, n: usize, grou
     y.fill(1.0);
     dx.fill(1.0);
     dw.fill(1.0);
-    let clock = Clock { start: Instant::now(), by_processor: pool.threads() == 1 };
-    while clock.start.elapsed().as_secs_f64() < 0.25 {
-        let run = clock.now_s();
+    let start = Instant::now();
+    while start.elapsed().as_secs_f64() < 0.25 {
+        let run = Instant::now();
         matmul_grouped(pool, black_box(&mut y), black_box(&x), &list);
-        best[0] = best[0].min(clock.now_s() - run);
-        let run = clock.now_s();
+        best[0] = best[0].min(run.elapsed().as_secs_f64());
+        let run = Instant::now();
         matmul_grouped_dx(pool, black_box(&mut dx), black_box(&dy), &list);
-        best[1] = best[1].min(clock.now_s() - run);
+        best[1] = best[1].min(run.elapsed().as_secs_f64());
         let mut dws: Vec<(usize, &mut [f32])> = dw.chunks_exact_mut(n * k).map(|dw| (rows, dw)).collect();
-        let run = clock.now_s();
+        let run = Instant::now();
         matmul_grouped_dw(pool, black_box(&mut dws), black_box(&dy), black_box(&x), n, k, precision);
-        best[2] = best[2].min(clock.now_s() - run);
+        best[2] = best[2].min(run.elapsed().as_secs_f64());
     }
     best
-}
-
-struct Clock {
-    start: Instant,
-    by_processor: bool,
-}
-
-impl Clock {
-    /// Seconds of this thread on a processor, where asked for and told; else of the clock.
-    fn now_s(&self) -> f64 {
-        let told =
-            || std::fs::read_to_string("/proc/thread-self/schedstat").ok()?.split(' ').next()?.parse::<f64>().ok();
-        // A thread that gives way is charged up to this moment.
-        std::thread::yield_now();
-        match self.by_processor.then(told).flatten() {
-            Some(ns) => ns * 1e-9,
-            None => self.start.elapsed().as_secs_f64(),
-        }
-    }
 }
