@@ -4,7 +4,7 @@
 //! the singular in the accusative, and hundreds the singular; the last two digits decide. Verbs come first and agree
 //! with the gender of their subject. Text has no vowel signs.
 
-use super::tables::{ARABIC_THEMES, ArabicTheme, NAMES_ARABIC};
+use super::arabic_forms::{ARABIC_THEMES, ArabicTheme, NAMES_ARABIC};
 use super::{Says, Scene, cast_of, form};
 use crate::rng::Rng;
 
@@ -56,29 +56,31 @@ impl Scenery {
             theme,
             people,
             thing: rng.choose(theme.things),
-            container: rng.choose(super::tables::CONTAINERS_ARABIC),
-            coin: rng.choose(super::tables::COINS_ARABIC),
+            container: rng.choose(super::arabic_forms::CONTAINERS_ARABIC),
+            coin: rng.choose(super::arabic_forms::COINS_ARABIC),
         }
     }
+}
 
-    fn forms(&self, says: Says) -> &'static [&'static str] {
-        let theme = self.theme;
+impl ArabicTheme {
+    /// The sentence forms that say this; empty where the theme cannot.
+    pub(super) fn forms(&self, says: Says) -> &'static [&'static str] {
         match says {
-            Says::Has => theme.has,
-            Says::Groups => theme.groups,
-            Says::Gains => theme.gains,
-            Says::GainsGroups => theme.gains_groups,
-            Says::Loses => theme.loses,
-            Says::More => theme.more,
-            Says::Fewer => theme.fewer,
-            Says::Times => theme.times,
-            Says::Half => theme.half,
-            Says::AskAmount => theme.ask_amount,
-            Says::AskBoth => theme.ask_both,
-            Says::AskThree => theme.ask_three,
-            Says::AskDifference => theme.ask_difference,
-            Says::AskShare => theme.ask_share,
-            Says::AskPrice => theme.ask_price,
+            Says::Has => self.has,
+            Says::Groups => self.groups,
+            Says::Gains => self.gains,
+            Says::GainsGroups => self.gains_groups,
+            Says::Loses => self.loses,
+            Says::More => self.more,
+            Says::Fewer => self.fewer,
+            Says::Times => self.times,
+            Says::Half => self.half,
+            Says::AskAmount => self.ask_amount,
+            Says::AskBoth => self.ask_both,
+            Says::AskThree => self.ask_three,
+            Says::AskDifference => self.ask_difference,
+            Says::AskShare => self.ask_share,
+            Says::AskPrice => self.ask_price,
         }
     }
 }
@@ -99,7 +101,7 @@ impl Scene for Scenery {
     }
 
     fn can(&self, says: Says) -> bool {
-        !self.forms(says).is_empty()
+        !self.theme.forms(says).is_empty()
     }
 
     fn sentence(&self, rng: &mut Rng, fresh: bool, says: Says, people: &[usize], n: i64, k: i64) -> String {
@@ -111,20 +113,20 @@ impl Scene for Scenery {
         cast.set("ns", counted(n, thing, true)).set("no", counted(n, thing, false));
         let container = self.container;
         cast.set("ks", counted(k, container, true)).set("ko", counted(k, container, false)).set("box", container.one);
-        cast.set("friends", counted(k, &super::tables::FRIEND, false));
+        cast.set("friends", counted(k, &super::arabic_forms::FRIEND, false));
         cast.set("coins", counted(n, self.coin, true)).set("coin", self.coin.accusative);
-        cast.set("days", counted(k, &super::tables::DAY, false));
-        let row = &super::tables::ROW;
+        cast.set("days", counted(k, &super::arabic_forms::DAY, false));
+        let row = &super::arabic_forms::ROW;
         cast.set("rows", counted(k, row, true)).set("rows_o", counted(k, row, false));
-        cast.set("teams", counted(k, &super::tables::TEAM, false));
+        cast.set("teams", counted(k, &super::arabic_forms::TEAM, false));
         cast.set("multiple", if k == 2 { "ضعف".to_string() } else { format!("{k} أضعاف") });
-        cast.expand(form(rng, fresh, self.forms(says)), rng)
+        cast.expand(form(rng, fresh, self.theme.forms(says)), rng)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tables::FRIEND;
+    use super::super::arabic_forms::FRIEND;
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! English word problems: a theme, three names, a thing, and the sentences.
 
-use super::tables::{ENGLISH_THEMES, EnglishTheme, NAMES_ENGLISH};
+use super::english_forms::{ENGLISH_THEMES, EnglishTheme, NAMES_ENGLISH};
 use super::{Says, Scene, cast_of, form};
 use crate::grammar::capitalised;
 use crate::rng::Rng;
@@ -23,25 +23,27 @@ impl Scenery {
         people.truncate(3);
         Scenery { theme, people, thing: *rng.choose(theme.things), container: *rng.choose(theme.containers) }
     }
+}
 
-    fn forms(&self, says: Says) -> &'static [&'static str] {
-        let theme = self.theme;
+impl EnglishTheme {
+    /// The sentence forms that say this; empty where the theme cannot.
+    pub(super) fn forms(&self, says: Says) -> &'static [&'static str] {
         match says {
-            Says::Has => theme.has,
-            Says::Groups => theme.groups,
-            Says::Gains => theme.gains,
-            Says::GainsGroups => theme.gains_groups,
-            Says::Loses => theme.loses,
-            Says::More => theme.more,
-            Says::Fewer => theme.fewer,
-            Says::Times => theme.times,
-            Says::Half => theme.half,
-            Says::AskAmount => theme.ask_amount,
-            Says::AskBoth => theme.ask_both,
-            Says::AskThree => theme.ask_three,
-            Says::AskDifference => theme.ask_difference,
-            Says::AskShare => theme.ask_share,
-            Says::AskPrice => theme.ask_price,
+            Says::Has => self.has,
+            Says::Groups => self.groups,
+            Says::Gains => self.gains,
+            Says::GainsGroups => self.gains_groups,
+            Says::Loses => self.loses,
+            Says::More => self.more,
+            Says::Fewer => self.fewer,
+            Says::Times => self.times,
+            Says::Half => self.half,
+            Says::AskAmount => self.ask_amount,
+            Says::AskBoth => self.ask_both,
+            Says::AskThree => self.ask_three,
+            Says::AskDifference => self.ask_difference,
+            Says::AskShare => self.ask_share,
+            Says::AskPrice => self.ask_price,
         }
     }
 }
@@ -63,7 +65,7 @@ impl Scene for Scenery {
     }
 
     fn can(&self, says: Says) -> bool {
-        !self.forms(says).is_empty()
+        !self.theme.forms(says).is_empty()
     }
 
     fn sentence(&self, rng: &mut Rng, fresh: bool, says: Says, people: &[usize], n: i64, k: i64) -> String {
@@ -73,6 +75,6 @@ impl Scene for Scenery {
         cast.set("thing", self.thing.0).set("things", self.thing.1);
         cast.set("box", self.container.0).set("boxes", self.container.1);
         cast.set("times", if k == 2 { "twice".to_string() } else { format!("{k} times") });
-        capitalised(&cast.expand(form(rng, fresh, self.forms(says)), rng))
+        capitalised(&cast.expand(form(rng, fresh, self.theme.forms(says)), rng))
     }
 }
