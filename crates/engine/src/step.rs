@@ -476,9 +476,9 @@ impl<C: Compute> Engine<C> {
         true
     }
 
-    /// Adds drafts to the planned rows of answers: what a constraint leaves no choice about, or a guess. As far as there
-    /// is room: in what is left of the step's tokens and in pages that are held. A draft takes no page, so that it puts
-    /// nobody back and drops nothing that is cached.
+    /// Adds drafts to the planned rows of answers: what a constraint leaves no choice about, or a guess. As far as
+    /// there is room: in what is left of the step's tokens and in pages that are held. A draft takes no page, so that
+    /// it puts nobody back and drops nothing that is cached.
     fn draft(&mut self, rows: &mut [usize]) {
         let limits = &self.limits;
         let lookups = limits.drafts.are_made(rows.iter().filter(|&&count| count > 0).count());

@@ -2,8 +2,9 @@
 //!
 //! Each line is one measurement: decoding (one new token of each sequence) or reading a prompt, at a
 //! depth, with a number of threads. What it must read and compute at least is counted from the model
-//! (`model::cost`), and what memory and arithmetic allow is measured before the first line, with as
-//! many threads; the larger of the two times is the limit, and a line says which share of it was
+//! (`model::cost`), and what memory and arithmetic allow is measured with as many threads, arithmetic
+//! before the first line, memory before and after each one (on a shared machine it changes from minute
+//! to minute, by half); the larger of the two times is the limit, and a line says which share of it was
 //! reached. The tokens before a depth are not computed: the cache is filled with noise, which is as
 //! slow to read. Best and median of several runs are told; the share is of the best, as the limits are.
 
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use engine::session::CHUNK_LEN;
 use kernels::attention::{CacheFormat, Chunk};
-use kernels::measure::{Machine, Memory, Spread, ThreadLimits, Topology, topology};
+use kernels::measure::{Machine, Memory, ReadBandwidth, Spread, ThreadLimits, Topology, read_bandwidth, topology};
 use kernels::pool::Pool;
 use model::cache::Cache;
 use model::cost::Work;
@@ -249,15 +250,25 @@ fn measure_all(
             number + 1,
             lines.len()
         ));
+        let before = memory_now(&figures.machine, threads)?;
         let tokens_per_s = stand.measure(kind, depth);
+        let after = memory_now(&figures.machine, threads)?;
         let work = kind.work(depth, plan.format);
         let limits = figures.limits.iter().find(|limits| limits.threads == threads).context("limits of every plan")?;
-        let line = Line::new(kind, threads, depth, tokens_per_s, model.cost(&work), limits);
+        let read = if before.gb_per_s.best > after.gb_per_s.best { before } else { after };
+        let limits = ThreadLimits { read, ..limits.clone() };
+        let line = Line::new(kind, threads, depth, tokens_per_s, model.cost(&work), &limits);
         progress.clear();
         show(&line.as_text())?;
         figures.lines.push(line);
     }
     Ok(())
+}
+
+/// How fast memory is read at this moment.
+fn memory_now(machine: &Machine, threads: usize) -> anyhow::Result<ReadBandwidth> {
+    let [read] = read_bandwidth(machine, [threads]).context("cannot measure this machine's memory")?;
+    Ok(read)
 }
 
 /// A model with everything that a measurement needs.

@@ -62,6 +62,8 @@ pub(super) struct Line {
     pub(super) tokens_per_s: Spread,
     pub(super) bytes_per_token: f64,
     pub(super) operations_per_token: f64,
+    /// What memory gave around this measurement.
+    pub(super) read_gb_per_s: f64,
     pub(super) bound: Bound,
     pub(super) limit_tokens_per_s: f64,
 }
@@ -88,6 +90,7 @@ impl Line {
             tokens_per_s,
             bytes_per_token: cost.bytes() / tokens,
             operations_per_token: cost.operations() / tokens,
+            read_gb_per_s: limits.read.gb_per_s.best,
             bound,
             limit_tokens_per_s: tokens / memory_s.max(arithmetic_s),
         }
@@ -129,6 +132,7 @@ impl Line {
             "tokens_per_s": doctor::spread_json(self.tokens_per_s),
             "bytes_per_token": self.bytes_per_token,
             "operations_per_token": self.operations_per_token,
+            "read_gb_per_s": self.read_gb_per_s,
             "limit": self.bound.name(),
             "limit_tokens_per_s": self.limit_tokens_per_s,
             "share_of_limit": self.share(),
