@@ -12,7 +12,8 @@ const tokens = (n, s) => Array.from({ length: n }, (_, i) => (7919 * (i + 31 * s
 const spans = [];
 
 async function fathom(url, model, prompt, decode, s) {
-  const body = { model, prompt: tokens(prompt, s), max_tokens: decode, temperature: 0, stream: true };
+  const options = { temperature: 0, stream: true, stream_options: { include_usage: true } };
+  const body = { model, prompt: tokens(prompt, s), max_tokens: decode, ...options };
   const headers = { 'content-type': 'application/json' };
   const answer = await fetch(url + '/v1/completions', { method: 'POST', headers, body: JSON.stringify(body) });
   if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
@@ -62,5 +63,6 @@ await Promise.all(Array.from({ length: slots }, (_, s) => one(s)));
 const all = spans.reduce((sum, span) => sum + span.n, 0);
 const seconds = (Math.max(...spans.map(span => span.last)) - start) / 1000;
 const decoding = (Math.max(...spans.map(span => span.last)) - Math.max(...spans.map(span => span.first))) / 1000;
-console.log(JSON.stringify({ engine, slots, tokens: all, seconds, tokens_per_second: all / seconds, seconds_all_decode: decoding }));
+const rate = all / seconds;
+console.log(JSON.stringify({ engine, slots, tokens: all, seconds, tokens_per_second: rate, seconds_all_decode: decoding }));
 process.exit(0);
