@@ -62,29 +62,6 @@ impl Scenery {
     }
 }
 
-impl ArabicTheme {
-    /// The sentence forms that say this; empty where the theme cannot.
-    pub(super) fn forms(&self, says: Says) -> &'static [&'static str] {
-        match says {
-            Says::Has => self.has,
-            Says::Groups => self.groups,
-            Says::Gains => self.gains,
-            Says::GainsGroups => self.gains_groups,
-            Says::Loses => self.loses,
-            Says::More => self.more,
-            Says::Fewer => self.fewer,
-            Says::Times => self.times,
-            Says::Half => self.half,
-            Says::AskAmount => self.ask_amount,
-            Says::AskBoth => self.ask_both,
-            Says::AskThree => self.ask_three,
-            Says::AskDifference => self.ask_difference,
-            Says::AskShare => self.ask_share,
-            Says::AskPrice => self.ask_price,
-        }
-    }
-}
-
 impl Scene for Scenery {
     fn name(&self, person: usize) -> &str {
         self.people[person].0
@@ -101,7 +78,7 @@ impl Scene for Scenery {
     }
 
     fn can(&self, says: Says) -> bool {
-        !self.theme.forms(says).is_empty()
+        !self.theme.forms.of(says).is_empty()
     }
 
     fn sentence(&self, rng: &mut Rng, fresh: bool, says: Says, people: &[usize], n: i64, k: i64) -> String {
@@ -120,7 +97,7 @@ impl Scene for Scenery {
         cast.set("rows", counted(k, row, true)).set("rows_o", counted(k, row, false));
         cast.set("teams", counted(k, &super::arabic_forms::TEAM, false));
         cast.set("multiple", if k == 2 { "ضعف".to_string() } else { format!("{k} أضعاف") });
-        cast.expand(form(rng, fresh, self.theme.forms(says)), rng)
+        cast.expand(form(rng, fresh, self.theme.forms.of(says)), rng)
     }
 }
 

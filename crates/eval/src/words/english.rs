@@ -25,29 +25,6 @@ impl Scenery {
     }
 }
 
-impl EnglishTheme {
-    /// The sentence forms that say this; empty where the theme cannot.
-    pub(super) fn forms(&self, says: Says) -> &'static [&'static str] {
-        match says {
-            Says::Has => self.has,
-            Says::Groups => self.groups,
-            Says::Gains => self.gains,
-            Says::GainsGroups => self.gains_groups,
-            Says::Loses => self.loses,
-            Says::More => self.more,
-            Says::Fewer => self.fewer,
-            Says::Times => self.times,
-            Says::Half => self.half,
-            Says::AskAmount => self.ask_amount,
-            Says::AskBoth => self.ask_both,
-            Says::AskThree => self.ask_three,
-            Says::AskDifference => self.ask_difference,
-            Says::AskShare => self.ask_share,
-            Says::AskPrice => self.ask_price,
-        }
-    }
-}
-
 impl Scene for Scenery {
     fn name(&self, person: usize) -> &str {
         let name = self.people[person].0;
@@ -65,7 +42,7 @@ impl Scene for Scenery {
     }
 
     fn can(&self, says: Says) -> bool {
-        !self.theme.forms(says).is_empty()
+        !self.theme.forms.of(says).is_empty()
     }
 
     fn sentence(&self, rng: &mut Rng, fresh: bool, says: Says, people: &[usize], n: i64, k: i64) -> String {
@@ -75,6 +52,6 @@ impl Scene for Scenery {
         cast.set("thing", self.thing.0).set("things", self.thing.1);
         cast.set("box", self.container.0).set("boxes", self.container.1);
         cast.set("times", if k == 2 { "twice".to_string() } else { format!("{k} times") });
-        capitalised(&cast.expand(form(rng, fresh, self.theme.forms(says)), rng))
+        capitalised(&cast.expand(form(rng, fresh, self.theme.forms.of(says)), rng))
     }
 }

@@ -3,28 +3,16 @@
 mod going;
 mod keeping;
 
-/// A theme of English problems; an empty list of forms: the theme cannot say it.
+use super::Forms;
+
+/// A theme of English problems.
 pub(crate) struct EnglishTheme {
     pub(crate) weight: u32,
     /// Empty: people.
     pub(crate) names: &'static [(&'static str, bool)],
     pub(crate) things: &'static [(&'static str, &'static str)],
     pub(crate) containers: &'static [(&'static str, &'static str)],
-    pub(crate) has: &'static [&'static str],
-    pub(crate) groups: &'static [&'static str],
-    pub(crate) gains: &'static [&'static str],
-    pub(crate) gains_groups: &'static [&'static str],
-    pub(crate) loses: &'static [&'static str],
-    pub(crate) more: &'static [&'static str],
-    pub(crate) fewer: &'static [&'static str],
-    pub(crate) times: &'static [&'static str],
-    pub(crate) half: &'static [&'static str],
-    pub(crate) ask_amount: &'static [&'static str],
-    pub(crate) ask_both: &'static [&'static str],
-    pub(crate) ask_three: &'static [&'static str],
-    pub(crate) ask_difference: &'static [&'static str],
-    pub(crate) ask_share: &'static [&'static str],
-    pub(crate) ask_price: &'static [&'static str],
+    pub(crate) forms: Forms,
 }
 
 /// Names and whether they are women's.

@@ -116,8 +116,7 @@ unsafe fn large<F: Registers, const T: usize, const FULL: bool>(
                 parts[r].as_mut_ptr().cast::<__m512i>().add(i).write(acc);
                 if F::M.is_some() && F::GROUP == 32 {
                     // Eight groups: a quarter of a register for each block.
-                    let sums = _mm_loadu_si128(x[r].sums.add((first + i) * x[r].sums_step + 16).cast());
-                    let all = _mm_madd_epi16(_mm256_castsi256_si128(min), sums);
+                    let all = _mm_madd_epi16(_mm256_castsi256_si128(min), _mm256_castsi256_si128(sums));
                     mins[r].as_mut_ptr().cast::<__m128i>().add(i).write(all);
                 } else if F::M.is_some() {
                     mins[r].as_mut_ptr().cast::<__m256i>().add(i).write(_mm256_madd_epi16(min, sums));
