@@ -18,22 +18,22 @@ unsafe fn pairs(from: *const u32) -> __m512bh {
 }
 
 /// Sixteen partial sums of each of up to 24 keys with each of up to four queries: those of key `r` and query
-/// `c` at `partial[c * stride + 16 * r]`. Keys and queries are rows of `words` words, one after the other.
+/// `c` at `partial[c * stride + 16 * r]`. A key has `words` words, and so has a query, one after the other.
 ///
 /// # Safety
 /// The processor has AVX512-BF16; the rows are there, and room for the partial sums of the keys rounded up to
 /// a multiple of six.
 #[inline(always)]
 pub(super) unsafe fn scores(
-    (keys, count): (*const u32, usize),
+    keys: &[*const u16],
     (queries, columns): (*const u32, usize),
     words: usize,
     partial: *mut f32,
     stride: usize,
 ) {
-    for r in (0..count).step_by(6) {
+    for r in (0..keys.len()).step_by(6) {
         // Keys past the last one repeat it; their sums are not used.
-        let keys: [*const u32; 6] = std::array::from_fn(|i| keys.wrapping_add((r + i).min(count - 1) * words));
+        let keys: [*const u32; 6] = std::array::from_fn(|i| keys[(r + i).min(keys.len() - 1)].cast());
         let to = partial.wrapping_add(16 * r);
         // SAFETY: the caller's promise.
         unsafe {

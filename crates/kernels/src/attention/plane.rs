@@ -67,9 +67,44 @@ pub struct Plane {
 
 enum Rows {
     F32(Vec<f32>),
-    BF16(Vec<bf16>),
+    BF16(Halves),
     /// `[rows, width]` and `[rows, ceil(width / INT8_GROUP)]`.
     Int8(Vec<i8>, Vec<f32>),
+}
+
+/// Numbers in bfloat16 that begin with a line of the processor's cache: attention reads them where they are.
+struct Halves {
+    /// With room to begin at a line.
+    all: Vec<bf16>,
+    start: usize,
+    len: usize,
+}
+
+impl Halves {
+    /// Elements of a line.
+    const LINE: usize = 32;
+
+    /// Zeros.
+    fn new(len: usize) -> Halves {
+        // All-zero bytes are the bf16 zero; `vec!` of zeros leaves the memory untouched until used.
+        let all: Vec<bf16> = vec![0u16; len + Halves::LINE].reinterpret_into();
+        let start = all.as_ptr().align_offset(2 * Halves::LINE).min(Halves::LINE);
+        Halves { all, start, len }
+    }
+}
+
+impl std::ops::Deref for Halves {
+    type Target = [bf16];
+
+    fn deref(&self) -> &[bf16] {
+        &self.all[self.start..self.start + self.len]
+    }
+}
+
+impl std::ops::DerefMut for Halves {
+    fn deref_mut(&mut self) -> &mut [bf16] {
+        &mut self.all[self.start..self.start + self.len]
+    }
 }
 
 impl Plane {
@@ -78,8 +113,7 @@ impl Plane {
         let count = pages * PAGE_LEN;
         let rows = match format {
             CacheFormat::F32 => Rows::F32(vec![0.0; count * width]),
-            // All-zero bytes are the bf16 zero; `vec!` of zeros leaves the memory untouched until used.
-            CacheFormat::BF16 => Rows::BF16(vec![0u16; count * width].reinterpret_into()),
+            CacheFormat::BF16 => Rows::BF16(Halves::new(count * width)),
             CacheFormat::Int8 => Rows::Int8(vec![0; count * width], vec![0.0; count * width.div_ceil(INT8_GROUP)]),
         };
         Plane { width, factors: Factors::Exact, rows }
@@ -248,6 +282,18 @@ impl Plane {
             }
             rest.fill(0);
         }
+    }
+
+    /// Where columns `cols` of the rows `rows` of page `page` lie, one after the other in `to`; false if they are
+    /// stored in another format than bfloat16.
+    #[inline(always)]
+    pub(super) fn find_halves(&self, page: u32, rows: &[u8], cols: Range<usize>, to: &mut [*const u16]) -> bool {
+        let Rows::BF16(all) = &self.rows else { return false };
+        let page = &all[page as usize * PAGE_LEN * self.width..][..PAGE_LEN * self.width];
+        for (&row, to) in rows.iter().zip(to) {
+            *to = page[usize::from(row) * self.width..][cols.clone()].as_ptr().cast();
+        }
+        true
     }
 
     /// Asks for columns `cols` of the rows `rows` of page `page` to be brought near the processor. Changes

@@ -32,16 +32,29 @@ pub(super) struct Words(pub(super) [u32; 16]);
 pub(super) struct Buffers {
     /// `[rows, key words]`
     queries: Vec<Words>,
-    /// `[PAGE_LEN, key words]`
+    /// `[PAGE_LEN, key words]`, where the cache does not hold them so.
     keys: Vec<Words>,
-    /// `[PAGE_LEN, value words]`, where values are not the keys.
+    /// The page's keys, in the order of its list.
+    key_rows: PageRows,
+    /// `[PAGE_LEN, value words]`, where values are not the keys and the cache does not hold them so.
     values: Vec<Words>,
+    /// The page's values, in the order of its list.
+    value_rows: PageRows,
     /// `[rows, HALF_PAGE]` weights in pairs.
     weights: Vec<[Words; 2]>,
     /// `[HALF_PAGE, COLUMNS]` values in pairs.
     columns: Vec<Words>,
     /// The value of a position that is not seen.
     zeros: Vec<Words>,
+}
+
+/// Where the rows of a page lie, in the cache or unpacked, for as long as the page is at hand.
+struct PageRows([*const u16; PAGE_LEN]);
+
+impl Default for PageRows {
+    fn default() -> PageRows {
+        PageRows([std::ptr::null(); PAGE_LEN])
+    }
 }
 
 /// Elements of a row, rounded up to whole vectors of pairs.
@@ -104,13 +117,15 @@ pub(super) unsafe fn page_scores<V: Sums, const DOTS: bool>(
     let partial = partial.as_mut_ptr().cast::<f32>();
     let (rows, pad, slots) = (tile.rows(), wide(call.shape.key_dim), &here.slots);
     let (plane, cols) = keys_of(call, tile);
-    let words = space(&mut s.rounded.keys, if DOTS { PAGE_LEN * pad / 32 } else { 0 }, Words([0; 16]));
     let floats = room(&mut s.keys, if DOTS { 0 } else { ROW_STEP * pad });
+    if DOTS {
+        let Buffers { keys, key_rows, .. } = &mut s.rounded;
+        take_rows(tile, here, (plane, cols.clone()), keys, key_rows);
+    }
     for first in (0..slots.count).step_by(ROW_STEP) {
         let count = (slots.count - first).min(ROW_STEP);
         if DOTS {
-            let to = &mut halves(words)[first * pad..(first + count) * pad];
-            here.load_halves(tile, plane, cols.clone(), first..first + count, to, pad);
+            here.bring_next(tile, plane, cols.clone(), first..first + count);
         } else {
             here.load(tile, plane, cols.clone(), first..first + count, &mut floats[..count * pad], pad);
             floats[..count * pad].chunks_exact_mut(pad).for_each(in_order);
@@ -126,9 +141,9 @@ pub(super) unsafe fn page_scores<V: Sums, const DOTS: bool>(
             // the page or are overwritten by the next keys'.
             unsafe {
                 if DOTS {
-                    let keys = words[first * pad / 32..].as_ptr().cast();
+                    let keys = &s.rounded.key_rows.0[first..first + count];
                     let queries = s.rounded.queries[row * pad / 32..].as_ptr().cast();
-                    dot_scores((keys, count), (queries, columns), pad / 2, partial, STRIDE);
+                    dot_scores(keys, (queries, columns), pad / 2, partial, STRIDE);
                 } else {
                     let keys = Rows { start: floats.as_ptr(), stride: pad, count };
                     let queries = &s.queries[row * pad..(row + columns) * pad];
@@ -237,19 +252,32 @@ fn shared_values(call: &Call) -> bool {
     matches!(call.cached, Cached::Latent(_))
 }
 
-/// Elements from one row of values to the next.
-fn value_stride(call: &Call) -> usize {
-    if shared_values(call) { wide(call.shape.key_dim) } else { wide(call.shape.value_dim) }
+/// Finds the rows of a page's list: in the cache itself where it holds them in bfloat16 and whole vectors, else
+/// unpacked in `to`.
+#[inline(always)] // for the caller's instruction set
+fn take_rows(
+    tile: &Tile,
+    here: &Page,
+    (plane, cols): (&Plane, std::ops::Range<usize>),
+    to: &mut Vec<Words>,
+    rows: &mut PageRows,
+) {
+    let (stride, count) = (wide(cols.len()), here.slots.count);
+    if cols.len().is_multiple_of(32) && here.find_halves(tile, plane, cols.clone(), &mut rows.0) {
+        return;
+    }
+    let to = &mut halves(space(to, PAGE_LEN * stride / 32, Words([0; 16])))[..count * stride];
+    here.load_halves(tile, plane, cols, 0..count, to, stride);
+    rows.0.iter_mut().zip(to.chunks_exact(stride)).for_each(|(at, row)| *at = row.as_ptr());
 }
 
 /// The page's values, where they are not the keys.
 #[inline(always)] // for the caller's instruction set
 fn load_values(call: &Call, tile: &Tile, here: &Page, s: &mut Scratch) {
-    if !shared_values(call) {
-        let (stride, count) = (value_stride(call), here.slots.count);
-        let to = space(&mut s.rounded.values, PAGE_LEN * stride / 32, Words([0; 16]));
-        let (plane, cols): (&Plane, _) = values_of(call, tile);
-        here.load_halves(tile, plane, cols, 0..count, &mut halves(to)[..count * stride], stride);
+    let Buffers { values, key_rows, value_rows, .. } = &mut s.rounded;
+    match shared_values(call) {
+        true => value_rows.0 = key_rows.0,
+        false => take_rows(tile, here, values_of(call, tile), values, value_rows),
     }
 }
 
@@ -267,15 +295,13 @@ unsafe fn add_by_dots(
     acc: &mut [f32],
     all: usize,
 ) {
-    let (stride, width) = (value_stride(call), acc.len() / all);
-    let Buffers { keys, values, weights, columns, zeros, .. } = &mut s.rounded;
-    let zeros = space(zeros, stride / 32, Words([0; 16])).as_ptr().cast();
-    let values = halves(if shared_values(call) { keys } else { values });
-    assert!(here.slots.count * stride <= values.len(), "{} values of {stride} elements", here.slots.count);
+    let width = acc.len() / all;
+    let Buffers { value_rows, weights, columns, zeros, .. } = &mut s.rounded;
+    let zeros = space(zeros, wide(call.shape.value_dim) / 32, Words([0; 16])).as_ptr().cast();
     let mut at: [*const u16; PAGE_LEN] = [zeros; PAGE_LEN];
-    for (i, &slot) in here.slots.list[..here.slots.count].iter().enumerate() {
+    for (&row, &slot) in value_rows.0.iter().zip(&here.slots.list[..here.slots.count]) {
         if bits >> slot & 1 == 1 {
-            at[usize::from(slot)] = values[i * stride..].as_ptr();
+            at[usize::from(slot)] = row;
         }
     }
     let weights = space(weights, rows.len(), [Words([0; 16]); 2]);
@@ -290,7 +316,7 @@ unsafe fn add_by_dots(
     assert!(rows.end * width <= acc.len());
     for first in (0..width).step_by(COLUMNS) {
         let count = (width - first).min(COLUMNS);
-        // SAFETY: rows of values are `stride` long, which is `width` rounded up to 32 at least; the rows of
+        // SAFETY: rows of values are at least `width` rounded up to 32 long; the rows of
         // `acc` are there; the instruction set is the caller's promise.
         unsafe {
             for part in (0..count).step_by(32) {
@@ -310,7 +336,7 @@ use elsewhere::{dot_add, dot_scores, interleave};
 #[cfg(not(target_arch = "x86_64"))]
 mod elsewhere {
     use super::{PAGE_LEN, Words};
-    pub(super) unsafe fn dot_scores(_: (*const u32, usize), _: (*const u32, usize), _: usize, _: *mut f32, _: usize) {
+    pub(super) unsafe fn dot_scores(_: &[*const u16], _: (*const u32, usize), _: usize, _: *mut f32, _: usize) {
         unreachable!("no dot products here")
     }
     pub(super) unsafe fn interleave(_: &[*const u16; PAGE_LEN], _: usize, _: usize, _: *mut u32) {

@@ -330,9 +330,21 @@ impl Page {
         self.bring_next(tile, plane, cols, range);
     }
 
+    /// Where columns `cols` of the positions of the list lie in bfloat16, if the plane holds them so.
+    #[inline(always)]
+    pub(super) fn find_halves(
+        &self,
+        tile: &Tile,
+        plane: &Plane,
+        cols: Range<usize>,
+        to: &mut [*const u16; PAGE_LEN],
+    ) -> bool {
+        plane.find_halves(tile.chunk.pages[self.page], &self.slots.list[..self.slots.count], cols, to)
+    }
+
     /// The same rows of the next page come near meanwhile.
     #[inline(always)]
-    fn bring_next(&self, tile: &Tile, plane: &Plane, cols: Range<usize>, range: Range<usize>) {
+    pub(super) fn bring_next(&self, tile: &Tile, plane: &Plane, cols: Range<usize>, range: Range<usize>) {
         if let Some(next) = self.next {
             plane.prefetch(tile.chunk.pages[next], range, cols);
         }
