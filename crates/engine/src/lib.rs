@@ -19,3 +19,6 @@ pub mod request;
 pub mod sampler;
 pub mod session;
 pub mod step;
+
+/// What computing costs in energy, for those who keep account and know no kernels.
+pub use kernels::measure::{EnergyCounters, EnergyReading};

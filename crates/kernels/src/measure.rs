@@ -10,12 +10,14 @@
 
 mod arithmetic;
 mod bandwidth;
+mod energy;
 mod machine;
 mod team;
 mod topology;
 
 pub use arithmetic::{ArithmeticPeak, Operation, arithmetic_peaks};
 pub use bandwidth::{BandwidthError, ReadBandwidth, read_bandwidth};
+pub use energy::{EnergyCounters, EnergyReading};
 pub use machine::{Amx, Feature, Machine, Memory};
 pub use topology::{Topology, topology};
 

@@ -12,7 +12,6 @@ pub mod bpe;
 mod card;
 pub mod corpus;
 pub mod data;
-mod energy;
 pub mod export;
 mod files;
 pub mod learner;

@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use kernels::measure::{EnergyCounters, EnergyReading};
 use kernels::pool::Pool;
 use kernels::train::optim::global_norm;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Data, DataError, Order};
-use crate::energy::Energy;
 use crate::files;
 use crate::learner::{Aims, Learner, Passed};
 use crate::optimizer::{Optimizer, balance};
@@ -238,7 +238,8 @@ struct Loop<'a> {
     seconds_before: f64,
     /// Durations of the last steps.
     durations: VecDeque<f64>,
-    energy: Option<Energy>,
+    /// The machine's counters and what they said last.
+    energy: Option<(EnergyCounters, EnergyReading)>,
 }
 
 /// What the micro-batches of a step gave together.
@@ -299,7 +300,8 @@ impl<'a> Loop<'a> {
         let norms = state.norms.iter().map(|&bits| f64::from_bits(bits)).collect();
         let (begun, seconds_before) = (Instant::now(), state.seconds);
         let state = State { starts: state.starts + 1, ..state };
-        let (durations, energy) = (VecDeque::new(), Energy::open());
+        let energy = EnergyCounters::open().and_then(|counters| counters.read().map(|reading| (counters, reading)));
+        let durations = VecDeque::new();
         Ok(Loop {
             recipe,
             learner,
@@ -388,7 +390,12 @@ impl<'a> Loop<'a> {
             self.state.skipped_in_a_row += 1;
         }
         self.state.step += 1;
-        self.state.joules += self.energy.as_mut().map_or(0.0, Energy::joules_since);
+        if let Some((counters, before)) = &mut self.energy
+            && let Some(now) = counters.read()
+        {
+            self.state.joules += counters.joules(before, &now);
+            *before = now;
+        }
         let seconds = begun.elapsed().as_secs_f64();
         let tokens_per_second = recipe.train.batch_tokens as f64 / seconds.max(1e-9);
         let operations_per_second = tokens_per_second * self.options.operations_per_token;
