@@ -4,18 +4,21 @@
 //! cut short by its length; nothing is tried again. Reasoning comes before the form and is not bound by it. A budget
 //! of reasoning closes it when it is used up.
 
+mod grammar;
+
 use std::sync::{Arc, OnceLock};
 
 use engine::constraint::{Allowed, Constraint, ConstraintError, TokenSet};
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use text::{Specials, StreamDecoder, Tokenizer};
 
 use crate::error::{ApiError, ApiResult};
 use crate::language::{Prompt, Served, Traits};
 use crate::reader::{Calls, Reader};
+use crate::tools::ToolFormat;
 use crate::wire::chat::Tool;
 
 /// Makes grammars for a vocabulary; the tables that this needs are made when the first one is asked for.
@@ -51,6 +54,9 @@ pub(crate) enum Form<'a> {
     Schema(&'a Value),
     /// A call of one of these.
     Calls(&'a [Tool]),
+    /// Whatever the model says, but calls, which it writes in this form, follow the schemas of strict tools; one call
+    /// at most, or any number.
+    Strict(&'a [Tool], ToolFormat, bool),
 }
 
 impl Grammars {
@@ -74,18 +80,23 @@ impl Grammars {
     pub(crate) fn guide(&self, form: Form, budget: Option<u32>) -> ApiResult<Option<Guide>> {
         let budget = budget.filter(|_| !self.think_close.is_empty() && !self.channels);
         let forces_calls = matches!(form, Form::Calls(_));
-        let (param, schema) = match form {
+        let (param, grammar) = match form {
             Form::Any => {
                 return Ok(budget.map(|budget| self.make(None, Some(budget), false)));
             }
-            Form::Schema(schema) => ("response_format", schema.clone()),
-            Form::Calls(tools) => ("tools", calls_schema(tools)),
+            Form::Schema(schema) => ("response_format", grammar_of(schema)),
+            Form::Calls(tools) => ("tools", grammar_of(&grammar::calls_schema(tools))),
+            Form::Strict(tools, format, one) => match grammar::strict(self.tokenizer, tools, format, one) {
+                Some(grammar) => ("tools", grammar.map(TopLevelGrammar::from_lark)),
+                None => return self.guide(Form::Any, budget),
+            },
         };
         if self.channels {
             let message = "this model answers in channels, for which no form can be forced yet";
             return Err(ApiError::value(param, message));
         }
-        let matcher = self.compile(schema).map_err(|message| ApiError::value(param, message))?;
+        let matcher = grammar.and_then(|grammar| self.compile(grammar));
+        let matcher = matcher.map_err(|message| ApiError::value(param, message))?;
         Ok(Some(self.make(Some(matcher), budget, forces_calls)))
     }
 
@@ -99,15 +110,9 @@ impl Grammars {
         Guide { matcher, budget, forces_calls, tokens: Arc::new(tokens) }
     }
 
-    fn compile(&self, mut schema: Value) -> Result<Matcher, String> {
-        check_schema(&schema)?;
-        if let Some(object) = schema.as_object_mut() {
-            // Small models may write white space for ever where it is free.
-            object.insert("x-guidance".into(), json!({"whitespace_pattern": "[\\x20\\x0A\\x0D\\x09]{0,8}"}));
-        }
+    fn compile(&self, grammar: TopLevelGrammar) -> Result<Matcher, String> {
         let factory = self.factory.get_or_init(|| factory(self.tokenizer, self.vocab).map_err(|e| e.to_string()));
         let factory = factory.as_ref().map_err(String::clone)?;
-        let grammar = TopLevelGrammar::from_json_schema(schema);
         let mut matcher = Matcher::new(factory.create_parser(grammar));
         let cannot = |error: String| format!("the schema cannot be followed: {}", first_line(&error));
         match matcher.get_error() {
@@ -275,51 +280,7 @@ fn factory(tokenizer: &Tokenizer, vocab: usize) -> Result<ParserFactory, String>
     Ok(factory)
 }
 
-/// The schema of a call of one of the tools.
-fn calls_schema(tools: &[Tool]) -> Value {
-    let calls = tools.iter().map(|tool| {
-        let any = json!({"type": "object"});
-        let parameters = tool.function.parameters.clone().filter(Value::is_object).unwrap_or(any);
-        json!({
-            "type": "object",
-            "properties": {"name": {"const": tool.function.name}, "arguments": parameters},
-            "required": ["name", "arguments"],
-            "additionalProperties": false,
-        })
-    });
-    let mut calls: Vec<Value> = calls.collect();
-    match calls.len() {
-        1 => calls.remove(0),
-        _ => json!({"anyOf": calls}),
-    }
-}
-
-/// A schema that the library reads must be a tree of a depth that it can walk, and refer to nothing outside.
-fn check_schema(schema: &Value) -> Result<(), String> {
-    const DEPTH_MAX: usize = 32;
-    let mut open: Vec<(&Value, usize)> = vec![(schema, 0)];
-    while let Some((value, depth)) = open.pop() {
-        if depth > DEPTH_MAX {
-            return Err(format!("the schema is more than {DEPTH_MAX} levels deep"));
-        }
-        match value {
-            Value::Array(items) => open.extend(items.iter().map(|item| (item, depth + 1))),
-            Value::Object(fields) => {
-                check_reference(fields)?;
-                open.extend(fields.values().map(|field| (field, depth + 1)));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn check_reference(fields: &Map<String, Value>) -> Result<(), String> {
-    match fields.get("$ref").and_then(Value::as_str) {
-        Some(target) if !target.starts_with('#') => {
-            let target: String = target.chars().take(80).collect();
-            Err(format!("the schema refers to {target:?}; only references within it (#/..) are followed"))
-        }
-        _ => Ok(()),
-    }
+/// The grammar of a schema.
+fn grammar_of(schema: &Value) -> Result<TopLevelGrammar, String> {
+    grammar::readable(schema).map(TopLevelGrammar::from_json_schema)
 }

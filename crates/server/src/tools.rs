@@ -36,14 +36,14 @@ pub(crate) enum Said {
     Call(Call),
 }
 
-const DEEPSEEK_BEGIN: &str = "<｜tool▁calls▁begin｜>";
-const DEEPSEEK_END: &str = "<｜tool▁calls▁end｜>";
-const DEEPSEEK_CALL: &str = "<｜tool▁call▁begin｜>";
-const DEEPSEEK_CALL_END: &str = "<｜tool▁call▁end｜>";
-const DEEPSEEK_SEP: &str = "<｜tool▁sep｜>";
-const TAG: &str = "<tool_call>";
-const TAG_END: &str = "</tool_call>";
-const MISTRAL: &str = "[TOOL_CALLS]";
+pub(crate) const DEEPSEEK_BEGIN: &str = "<｜tool▁calls▁begin｜>";
+pub(crate) const DEEPSEEK_END: &str = "<｜tool▁calls▁end｜>";
+pub(crate) const DEEPSEEK_CALL: &str = "<｜tool▁call▁begin｜>";
+pub(crate) const DEEPSEEK_CALL_END: &str = "<｜tool▁call▁end｜>";
+pub(crate) const DEEPSEEK_SEP: &str = "<｜tool▁sep｜>";
+pub(crate) const TAG: &str = "<tool_call>";
+pub(crate) const TAG_END: &str = "</tool_call>";
+pub(crate) const MISTRAL: &str = "[TOOL_CALLS]";
 
 /// Tokens that are special in some vocabularies and have to be seen where calls are read.
 pub(crate) const MARKERS: [&str; 9] = [

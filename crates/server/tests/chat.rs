@@ -212,6 +212,46 @@ async fn one_call_is_made_where_several_are_not_wanted() {
 }
 
 #[tokio::test]
+async fn strict_tools_get_what_they_take_also_where_no_call_is_forced() {
+    let server = Running::start();
+    let weather = |strict: Option<bool>| {
+        let parameters = json!({"type": "object", "properties": {"city": {"enum": ["Rome", "Cairo"]}},
+            "required": ["city"], "additionalProperties": false});
+        let mut function = json!({"name": "get_weather", "parameters": parameters});
+        if let Some(strict) = strict {
+            function["strict"] = json!(strict);
+        }
+        json!([{"type": "function", "function": function}])
+    };
+    let say =
+        "SAY:Let me see. <tool_call>{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Paris\"}}</tool_call>";
+    for (strict, free) in [(None, true), (Some(false), true), (Some(true), false)] {
+        for one in [true, false] {
+            let fields = json!({"tools": weather(strict), "max_tokens": 120, "parallel_tool_calls": !one});
+            let answer = server.chat(ask_with(say, fields)).await;
+            let message = &answer["choices"][0]["message"];
+            // After its call the stub says noise.
+            assert!(message["content"].as_str().is_some_and(|said| said.starts_with("Let me see.")), "{answer}");
+            let arguments = message["tool_calls"][0]["function"]["arguments"].as_str().unwrap_or_default();
+            let arguments: Value = serde_json::from_str(arguments).unwrap_or_else(|_| panic!("{answer}"));
+            let city = arguments["city"].as_str().unwrap_or_default();
+            assert_eq!(city == "Paris", free, "{answer}");
+            assert!(free || ["Rome", "Cairo"].contains(&city), "{answer}");
+        }
+    }
+    // Who does not call says what he likes, and a schema that cannot be followed is refused.
+    let tools = weather(Some(true));
+    let answer = server.chat(ask_with("SAY:No need to ask <b>anybody</b>.", json!({"tools": tools}))).await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "No need to ask <b>anybody</b>.");
+    let mut broken = tools.clone();
+    broken[0]["function"]["parameters"]["properties"]["city"] = json!({"$ref": "http://example.com/"});
+    let body = ask_with("hello", json!({"tools": broken}));
+    let (status, refused) = server.post("/v1/chat/completions", &body).await;
+    assert_eq!((status, &refused["error"]["param"]), (422, &json!("tools")), "{refused}");
+    server.assert_at_rest().await;
+}
+
+#[tokio::test]
 async fn tools_are_called_freely_or_by_force() {
     let server = Running::start();
     let tools = json!([

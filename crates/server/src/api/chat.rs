@@ -91,9 +91,13 @@ fn job(state: &State, request: ChatRequest, n: usize) -> ApiResult<Job> {
     let wishes = Wishes { think, effort: request.reasoning_effort, variables };
     let shown = shown_tools(&tools, choice.as_ref());
     let prompt = state.served.chat(&state.traits, &request.messages, shown, &wishes)?;
+    let one_call = request.parallel_tool_calls == Some(false);
     let form = match (&chosen, &schema) {
         (Some(chosen), _) => Form::Calls(chosen),
         (None, Some(schema)) => Form::Schema(schema),
+        (None, None) if shown.iter().any(|tool| tool.function.strict == Some(true)) => {
+            Form::Strict(shown, state.traits.tool_format, one_call)
+        }
         (None, None) => Form::Any,
     };
     let plain = matches!(form, Form::Any) && shown.is_empty();
@@ -122,7 +126,7 @@ fn job(state: &State, request: ChatRequest, n: usize) -> ApiResult<Job> {
         max_tokens: number("max_tokens", most, 1, limits.max_tokens_max)?,
         stops: stops(request.stop, limits)?,
         calls: if shown.is_empty() { Calls::Ignored } else { Calls::Of(state.traits.tool_format) },
-        one_call: request.parallel_tool_calls == Some(false),
+        one_call,
         top_logprobs: (request.logprobs == Some(true)).then_some(top.unwrap_or(0)),
         guide,
         checked: checked(&request.messages, plain),

@@ -95,7 +95,7 @@ fn chat_request(request: MessagesRequest) -> ApiResult<ChatRequest> {
                 name: tool.name,
                 description: tool.description,
                 parameters: tool.input_schema,
-                strict: None,
+                strict: tool.strict,
             },
         });
         tools.collect()

@@ -135,7 +135,7 @@ fn tool((i, tool): (usize, ResponsesTool)) -> ApiResult<Tool> {
     match tool.name {
         Some(name) if tool.kind == "function" => {
             let (description, parameters) = (tool.description, tool.parameters);
-            let function = FunctionDescription { name, description, parameters, strict: None };
+            let function = FunctionDescription { name, description, parameters, strict: tool.strict };
             Ok(Tool { kind: tool.kind, function })
         }
         _ => Err(ApiError::value(&field, format!("{field}: only named tools of type \"function\" are offered"))),

@@ -144,6 +144,8 @@ pub struct ToolDescription {
     pub description: Option<String>,
     /// A JSON schema of an object.
     pub input_schema: Option<Value>,
+    /// Calls follow the schema also where the model may call or not (see chat completions).
+    pub strict: Option<bool>,
 }
 
 /// Whether functions are called.

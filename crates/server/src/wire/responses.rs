@@ -131,6 +131,8 @@ pub struct ResponsesTool {
     pub description: Option<String>,
     /// A JSON schema of an object.
     pub parameters: Option<Value>,
+    /// As in chat completions; false where it is absent.
+    pub strict: Option<bool>,
 }
 
 /// Whether functions are called.
