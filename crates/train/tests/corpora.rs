@@ -132,21 +132,29 @@ fn countdown_is_honest_play_on_puzzles_of_its_own() {
         assert_eq!(used, given, "{index}: each number once");
         assert_eq!(Split::of(&eval::tasks::countdown::key(&given, target)), Split::Pretrain, "{index}");
         let lines: Vec<&str> = trace.text.lines().collect();
-        let per_attempt = given.len();
-        assert_eq!(lines.len() % per_attempt, 0, "{index}");
-        let attempts = lines.len() / per_attempt;
-        for (at, attempt) in lines.chunks(per_attempt).enumerate() {
+        let is_verdict = |line: &&str| line.contains([' ', '<', '>']);
+        let mut attempts = lines.split_inclusive(is_verdict).peekable();
+        let (mut first, mut before) = (true, Vec::new());
+        while let Some(attempt) = attempts.next() {
             let [.., last, verdict] = attempt else { panic!("{index}") };
-            let value = last.split_once('=').expect("an equation").1;
+            let (operation, value) = last.split_once('=').expect("an equation");
             let says_yes = verdict.contains(" yes") || verdict.contains(" نعم");
             assert!(verdict.starts_with(value), "{index}: {last} / {verdict}");
             assert_eq!(says_yes, value == target.to_string(), "{index}: {verdict}");
-            assert_eq!(at + 1 == attempts, !verdict.contains('،') && !verdict.contains(','), "{index}: {verdict}");
-            if at == 0 {
-                let counts = first_met.entry(["2", "3", "4"][per_attempt - 2]).or_default();
+            assert_eq!(attempts.peek().is_none(), !verdict.contains(['،', ',']), "{index}: {verdict}");
+            // A whole attempt, or another last operation on the same two numbers.
+            let mut pair = numbers(operation);
+            pair.sort_unstable();
+            match attempt.len() - 1 {
+                1 if !first => assert_eq!(pair, before, "{index}: {last}"),
+                operations => assert_eq!(operations, given.len() - 1, "{index}: {attempt:?}"),
+            }
+            before = pair;
+            if std::mem::take(&mut first) {
+                let counts = first_met.entry(["2", "3", "4"][given.len() - 2]).or_default();
                 *counts = (counts.0 + u32::from(says_yes), counts.1 + 1);
             }
-            if at + 1 == attempts {
+            if attempts.peek().is_none() {
                 assert_eq!(read.value.to_string(), value, "{index}");
             }
         }

@@ -75,12 +75,28 @@ pub struct Attempt {
     pub steps: Vec<Step>,
     /// The play as one expression, every inner operation in parentheses: `(3*7)+4`.
     pub expression: String,
+    /// The two numbers of the last operation, with how they came about.
+    last: [(i64, String); 2],
 }
 
 impl Attempt {
     /// What the play reaches.
     pub fn value(&self) -> i64 {
         self.steps.last().map_or(0, Step::value)
+    }
+
+    /// The plays that differ from this one in the last operation alone, which may use its two numbers in either order.
+    pub fn endings(&self, split: Split) -> Vec<Attempt> {
+        let own = self.steps.last();
+        let others = moves(split, &self.last).into_iter().filter(|(_, _, step)| Some(step) != own);
+        let ending = |(i, j, step): (usize, usize, Step)| {
+            let mut steps = self.steps.clone();
+            steps.pop();
+            let expression = joined(&self.last[i].1, step, &self.last[j].1);
+            steps.push(step);
+            Attempt { steps, expression, last: self.last.clone() }
+        };
+        others.map(ending).collect()
     }
 }
 
@@ -89,33 +105,45 @@ impl Attempt {
 pub fn attempt(rng: &mut Rng, split: Split, numbers: &[i64]) -> Option<Attempt> {
     let mut left: Vec<(i64, String)> = numbers.iter().map(|&number| (number, number.to_string())).collect();
     let mut steps = Vec::with_capacity(numbers.len());
-    while left.len() > 1 {
-        let mut moves = Vec::new();
-        for i in 0..left.len() {
-            for j in (0..left.len()).filter(|&j| j != i) {
-                for op in Op::ALL {
-                    // One order of the operands that may be exchanged is enough: the larger first.
-                    let exchanged = matches!(op, Op::Add | Op::Mul) && (left[i].0, j) < (left[j].0, i);
-                    let step = step_for(split, left[i].0, op, left[j].0).filter(|step| step.value() > 0);
-                    if let Some(step) = step.filter(|_| !exchanged) {
-                        moves.push((i, j, step));
-                    }
-                }
-            }
-        }
+    loop {
+        let moves = moves(split, &left);
         if moves.is_empty() {
             return None;
         }
         let &(i, j, step) = rng.choose(&moves);
-        let wrap = |text: &str| if text.contains(['+', '-', '*', '/']) { format!("({text})") } else { text.into() };
-        let text = format!("{}{}{}", wrap(&left[i].1), step.parts().1.sign(), wrap(&left[j].1));
+        let text = joined(&left[i].1, step, &left[j].1);
+        steps.push(step);
+        if let [first, second] = &left[..] {
+            return Some(Attempt { steps, expression: text, last: [first.clone(), second.clone()] });
+        }
         left.remove(i.max(j));
         left.remove(i.min(j));
         left.push((step.value(), text));
-        steps.push(step);
     }
-    let (_, expression) = left.pop()?;
-    Some(Attempt { steps, expression })
+}
+
+/// The operations on two of the numbers, by their places.
+fn moves(split: Split, left: &[(i64, String)]) -> Vec<(usize, usize, Step)> {
+    let mut moves = Vec::new();
+    for i in 0..left.len() {
+        for j in (0..left.len()).filter(|&j| j != i) {
+            for op in Op::ALL {
+                // One order of the operands that may be exchanged is enough: the larger first.
+                let exchanged = matches!(op, Op::Add | Op::Mul) && (left[i].0, j) < (left[j].0, i);
+                let step = step_for(split, left[i].0, op, left[j].0).filter(|step| step.value() > 0);
+                if let Some(step) = step.filter(|_| !exchanged) {
+                    moves.push((i, j, step));
+                }
+            }
+        }
+    }
+    moves
+}
+
+/// An operation on two expressions as one expression.
+fn joined(left: &str, step: Step, right: &str) -> String {
+    let wrap = |text: &str| if text.contains(['+', '-', '*', '/']) { format!("({text})") } else { text.into() };
+    format!("{}{}{}", wrap(left), step.parts().1.sign(), wrap(right))
 }
 
 /// How puzzles are asked in English: `{t}` is the target, `{and}` and `{comma}` are the numbers.
@@ -167,6 +195,11 @@ mod tests {
             let given: Vec<i64> = numbers.iter().map(|&number| i64::from(number)).collect();
             assert_eq!(key(&given, i64::from(*target)), problem.key);
             let Some(attempt) = attempt(&mut rng, Split::Pretrain, &given) else { continue };
+            for ending in attempt.endings(Split::Pretrain) {
+                assert_ne!(ending.expression, attempt.expression);
+                assert_eq!(ending.steps[..1], attempt.steps[..1]);
+                assert_eq!(parse(&ending.expression).expect("an expression").value, ending.value());
+            }
             let read = parse(&attempt.expression).expect("an expression");
             assert_eq!(read.value, attempt.value(), "{}", attempt.expression);
             let (mut used, mut given) = (read.numbers, numbers.clone());

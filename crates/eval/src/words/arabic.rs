@@ -5,7 +5,7 @@
 //! with the gender of their subject. Text has no vowel signs.
 
 use super::arabic_forms::{ARABIC_THEMES, ArabicTheme, NAMES_ARABIC};
-use super::{Says, Scene, cast_of, form};
+use super::{Says, Scene, Told, cast_of};
 use crate::rng::Rng;
 
 /// The forms of a noun that counting needs.
@@ -81,8 +81,9 @@ impl Scene for Scenery {
         !self.theme.forms.of(says).is_empty()
     }
 
-    fn sentence(&self, rng: &mut Rng, fresh: bool, says: Says, people: &[usize], n: i64, k: i64) -> String {
-        let people: Vec<(&str, bool)> = people.iter().map(|&person| self.people[person]).collect();
+    fn sentence(&self, rng: &mut Rng, told: &Told<'_>) -> String {
+        let people: Vec<(&str, bool)> = told.people.iter().map(|&person| self.people[person]).collect();
+        let (n, k) = (told.n, told.k);
         let mut cast = cast_of(&people);
         let thing = self.thing;
         cast.set("n", n.to_string()).set("k", k.to_string());
@@ -97,9 +98,38 @@ impl Scene for Scenery {
         cast.set("rows", counted(k, row, true)).set("rows_o", counted(k, row, false));
         cast.set("teams", counted(k, &super::arabic_forms::TEAM, false));
         cast.set("multiple", if k == 2 { "ضعف".to_string() } else { format!("{k} أضعاف") });
-        cast.expand(form(rng, fresh, self.theme.forms.of(says)), rng)
+        cast.expand(&told.form(rng, self.theme.forms.of(told.says), with_pronoun), rng)
+    }
+
+    fn joined(&self, before: &str, after: &str, _: usize) -> Option<String> {
+        let before = before.strip_suffix('.')?;
+        let follows = ["ثم ", "وبعد ذلك ", "وفي "].iter().any(|word| after.starts_with(word));
+        (follows && !before.contains('،')).then(|| format!("{before}، {after}"))
     }
 }
+
+/// The form without the name `{A}`, where the verb or a preposition with its pronoun says who is meant.
+pub(super) fn with_pronoun(form: &str) -> Option<String> {
+    if form.matches("{A}").count() != 1 || form.contains("{B}") {
+        return None;
+    }
+    PRONOUNS.iter().find_map(|(name, pronoun)| form.contains(name).then(|| form.replace(name, pronoun)))
+}
+
+/// Where a name stands, and what stands there in its place.
+const PRONOUNS: &[(&str, &str)] = &[
+    ("> {A} ", "> "),
+    ("[لدى|عند|مع] {A}", "[<لديه/لديها>|<عنده/عندها>|<معه/معها>]"),
+    ("[لدى|مع] {A}", "[<لديه/لديها>|<معه/معها>]"),
+    ("[عند|مع] {A}", "[<عنده/عندها>|<معه/معها>]"),
+    (" لدى {A}", " <لديه/لديها>"),
+    (" عند {A}", " <عنده/عندها>"),
+    (" مع {A}", " <معه/معها>"),
+    (" إلى {A}", " <إليه/إليها>"),
+    (" من {A}", " <منه/منها>"),
+    ("[في|داخل|على متن] {A}", "[<فيه/فيها>|<داخله/داخلها>|<على متنه/على متنها>]"),
+    (" في {A}", " <فيه/فيها>"),
+];
 
 #[cfg(test)]
 mod tests {

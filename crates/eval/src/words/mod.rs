@@ -4,6 +4,8 @@
 //! known number of operations on what the story says. The story is built as a graph: each person's amount is a chain
 //! of steps, possibly on another person's amount, and the question may join several. Everything stays in 1..=999.
 //!
+//! A sentence about the person of the one before may say `she` for her name, or become a part of it.
+//!
 //! The last sentence form of each list in the form files is held out: only [`Split::HeldOut`] problems use it.
 
 mod arabic;
@@ -21,6 +23,8 @@ use crate::tasks::arithmetic::step_for;
 
 /// Most operations of a problem.
 pub const OPERATIONS_MAX: u8 = 6;
+/// How often two sentences about one person become one, where they can.
+const JOINED: f64 = 0.25;
 
 /// A word problem that needs exactly `operations` operations (1 to [`OPERATIONS_MAX`]).
 pub fn word_problem(rng: &mut Rng, split: Split, operations: u8, language: Language) -> Worked {
@@ -157,8 +161,32 @@ pub(crate) trait Scene {
     fn label(&self, says: Says) -> &'static str;
     /// Whether the theme can say this.
     fn can(&self, says: Says) -> bool;
-    /// The sentence; `people` are the persons called A, B, C in [`Says`], `n` and `k` the numbers.
-    fn sentence(&self, rng: &mut Rng, fresh: bool, says: Says, people: &[usize], n: i64, k: i64) -> String;
+    /// The sentence.
+    fn sentence(&self, rng: &mut Rng, told: &Told<'_>) -> String;
+    /// Two sentences about one person as one, where that can be said.
+    fn joined(&self, before: &str, after: &str, person: usize) -> Option<String>;
+}
+
+/// What one sentence tells.
+pub(crate) struct Told<'a> {
+    pub(crate) says: Says,
+    /// The persons called A, B, C in [`Says`].
+    pub(crate) people: &'a [usize],
+    pub(crate) n: i64,
+    pub(crate) k: i64,
+    /// Whether held-out forms may be used.
+    pub(crate) fresh: bool,
+    /// Whether the sentence before was about the same person and nobody else, so that a pronoun is clear.
+    pub(crate) again: bool,
+}
+
+impl Told<'_> {
+    /// The form of the sentence: one of `forms`, half of the time with a pronoun where `pronoun` knows how.
+    fn form(&self, rng: &mut Rng, forms: &[&str], pronoun: impl Fn(&str) -> Option<String>) -> String {
+        let form = form(rng, self.fresh, forms);
+        let with_pronoun = if self.again && rng.chance(0.5) { pronoun(form) } else { None };
+        with_pronoun.unwrap_or_else(|| form.to_string())
+    }
 }
 
 /// One of the forms: the last is kept for evaluation, which uses it half of the time.
@@ -178,13 +206,15 @@ struct Story<'a> {
     /// Amounts of the persons that have appeared.
     amounts: Vec<i64>,
     answer: i64,
+    /// The person that the last sentence was about, if it was about one alone.
+    about: Option<usize>,
 }
 
 impl<'a> Story<'a> {
     /// A story with `operations` steps; `None` where the numbers lead nowhere.
     fn tell(rng: &mut Rng, split: Split, operations: usize, scene: &'a dyn Scene) -> Option<Story<'a>> {
-        let mut story =
-            Story { scene, split, sentences: Vec::new(), steps: Vec::new(), amounts: Vec::new(), answer: 0 };
+        let (sentences, steps, amounts) = (Vec::new(), Vec::new(), Vec::new());
+        let mut story = Story { scene, split, sentences, steps, amounts, answer: 0, about: None };
         let ask = story.choose_question(rng, operations);
         let reserved = match ask {
             Says::AskAmount => 0,
@@ -204,10 +234,6 @@ impl<'a> Story<'a> {
         }
         story.ask(rng, ask, focus)?;
         Some(story)
-    }
-
-    fn fresh(&self) -> bool {
-        self.split == Split::HeldOut
     }
 
     fn choose_question(&self, rng: &mut Rng, operations: usize) -> Says {
@@ -344,8 +370,21 @@ impl<'a> Story<'a> {
     }
 
     fn say(&mut self, rng: &mut Rng, says: Says, people: &[usize], n: i64, k: i64) {
-        let sentence = self.scene.sentence(rng, self.fresh(), says, people, n, k);
-        self.sentences.push(sentence);
+        let again = matches!(people, [one] if self.about == Some(*one));
+        let told = Told { says, people, n, k, fresh: self.split == Split::HeldOut, again };
+        let sentence = self.scene.sentence(rng, &told);
+        self.about = if let [one] = people { Some(*one) } else { None };
+        let asks = matches!(says, Says::AskAmount | Says::AskShare | Says::AskPrice);
+        let joined = match (self.sentences.last(), people) {
+            (Some(before), &[person]) if again && !asks && rng.chance(JOINED) => {
+                self.scene.joined(before, &sentence, person)
+            }
+            _ => None,
+        };
+        match joined {
+            Some(both) => *self.sentences.last_mut().expect("a sentence before") = both,
+            None => self.sentences.push(sentence),
+        }
     }
 
     fn finish(&mut self, rng: &mut Rng, ask: Says, people: &[usize], answer: i64, n: i64, k: i64) -> Option<()> {
@@ -386,6 +425,38 @@ mod tests {
         };
         let Some((last, known)) = forms.split_last() else { return BTreeSet::new() };
         texts(&[last]).intersection(&texts(known)).cloned().collect()
+    }
+
+    #[test]
+    fn pronouns_and_joined_sentences() {
+        let english = |form: &str| english::with_pronoun(form, false).unwrap_or_default();
+        assert_eq!(english("{A} buys {n}."), "<he/she> buys {n}.");
+        assert_eq!(english("[Later|Then] {A} buys {n}."), "[Later|Then] <he/she> buys {n}.");
+        assert_eq!(english("{n} of {A}'s {things} are lost."), "{n} of <his/her> {things} are lost.");
+        assert_eq!(english("How many {things} does {A} have?"), "How many {things} does <he/she> have?");
+        assert_eq!(english("{B} has {n} more than {A}."), "");
+        assert_eq!(english("[A friend|An aunt] gives {A} {n}."), "", "him, not he");
+        assert_eq!(english("{A} has {n}, and {A} smiles."), "", "one of two would stay a name");
+        assert_eq!(english::with_pronoun("Next {n} leave {A}.", true).expect("a thing is it"), "Next {n} leave it.");
+        assert_eq!(arabic::with_pronoun("ثم <باع/باعت> {A} {no}.").expect("a verb"), "ثم <باع/باعت> {no}.");
+        assert_eq!(arabic::with_pronoun("كم {acc} لدى {A} الآن؟").expect("with"), "كم {acc} <لديه/لديها> الآن؟");
+
+        let (mut pronouns, mut joined) = (0, 0);
+        for (language, words) in [
+            (Language::English, [" she ", " he ", "He ", "She "]),
+            (Language::Arabic, [" لديه ", " لديها ", " معه ", " معها "]),
+        ] {
+            for i in 0..2000 {
+                let worked = word_problem(&mut Rng::new(5, "pronouns", i), Split::Pretrain, 4, language);
+                let question = &worked.problem.question;
+                pronouns += usize::from(words.iter().any(|word| question.contains(word)));
+                joined += usize::from(
+                    [", then ", " and then ", "، ثم ", "، وبعد ذلك "].iter().any(|word| question.contains(word)),
+                );
+                assert!(!question.contains(['{', '<', '[']) && !question.contains(".."), "{question}");
+            }
+        }
+        assert!(pronouns > 500 && joined > 200, "{pronouns} with a pronoun, {joined} with a joined sentence");
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub struct Worth {
 }
 
 /// Words with which the corpora begin another attempt; `wait` is R1's own.
-const RETRY_WORDS: [&str; 4] = ["try again", "wait", "أحاول مرة أخرى", "لحظة"];
+const RETRY_WORDS: [&str; 6] = ["try again", "no, or", "wait", "أحاول مرة أخرى", "لا، أو", "لحظة"];
 
 /// Splits answers and weighs them.
 pub struct Judge<'a> {
