@@ -242,6 +242,12 @@ struct Loop<'a> {
     energy: Option<(EnergyCounters, EnergyReading)>,
 }
 
+/// The machine's counters, if they can be read, and what they say now.
+fn energy_counters() -> Option<(EnergyCounters, EnergyReading)> {
+    let counters = EnergyCounters::open()?;
+    counters.read().map(|reading| (counters, reading))
+}
+
 /// What the micro-batches of a step gave together.
 struct Step {
     passed: Passed,
@@ -300,8 +306,7 @@ impl<'a> Loop<'a> {
         let norms = state.norms.iter().map(|&bits| f64::from_bits(bits)).collect();
         let (begun, seconds_before) = (Instant::now(), state.seconds);
         let state = State { starts: state.starts + 1, ..state };
-        let energy = EnergyCounters::open().and_then(|counters| counters.read().map(|reading| (counters, reading)));
-        let durations = VecDeque::new();
+        let (durations, energy) = (VecDeque::new(), energy_counters());
         Ok(Loop {
             recipe,
             learner,
