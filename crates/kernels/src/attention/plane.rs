@@ -145,12 +145,7 @@ impl Plane {
 
     /// Whether rows are of this width in this format.
     pub fn is(&self, format: CacheFormat, width: usize) -> bool {
-        let own = match &self.rows {
-            Rows::F32(_) => CacheFormat::F32,
-            Rows::BF16(_) => CacheFormat::BF16,
-            Rows::Int8(..) => CacheFormat::Int8,
-        };
-        (own, self.width) == (format, width)
+        (self.format(), self.width) == (format, width)
     }
 
     /// Elements of a row.
@@ -200,12 +195,7 @@ impl Plane {
 
     /// Bytes of a page, as [`Plane::page_to_bytes`] writes them.
     pub fn page_bytes(&self) -> usize {
-        let format = match self.rows {
-            Rows::F32(_) => CacheFormat::F32,
-            Rows::BF16(_) => CacheFormat::BF16,
-            Rows::Int8(..) => CacheFormat::Int8,
-        };
-        format.row_bytes(self.width) * PAGE_LEN
+        self.format().row_bytes(self.width) * PAGE_LEN
     }
 
     /// Appends what page `page` holds, bit for bit, in little-endian order: rows, then scales.

@@ -38,7 +38,7 @@ pub(super) struct Buffers {
     key_rows: PageRows,
     /// `[PAGE_LEN, value words]`, where values are not the keys and the cache does not hold them so.
     values: Vec<Words>,
-    /// The page's values, in the order of its list.
+    /// The page's values, in the order of its list, where they are not the keys.
     value_rows: PageRows,
     /// `[rows, HALF_PAGE]` weights in pairs.
     weights: Vec<[Words; 2]>,
@@ -179,7 +179,7 @@ pub(super) unsafe fn add_values<V: Sums, const DOTS: bool>(
     acc: &mut [f32],
 ) {
     if DOTS {
-        load_values(call, tile, here, s);
+        take_values(call, tile, here, s);
     }
     let alike = seen.all == seen.any;
     let (groups, heads) = if alike { (1, tile.rows()) } else { (tile.chunk.rows, tile.heads) };
@@ -273,11 +273,12 @@ fn take_rows(
 
 /// The page's values, where they are not the keys.
 #[inline(always)] // for the caller's instruction set
-fn load_values(call: &Call, tile: &Tile, here: &Page, s: &mut Scratch) {
-    let Buffers { values, key_rows, value_rows, .. } = &mut s.rounded;
-    match shared_values(call) {
-        true => value_rows.0 = key_rows.0,
-        false => take_rows(tile, here, values_of(call, tile), values, value_rows),
+fn take_values(call: &Call, tile: &Tile, here: &Page, s: &mut Scratch) {
+    if !shared_values(call) {
+        let (plane, cols) = values_of(call, tile);
+        let Buffers { values, value_rows, .. } = &mut s.rounded;
+        take_rows(tile, here, (plane, cols.clone()), values, value_rows);
+        here.bring_next(tile, plane, cols, 0..here.slots.count);
     }
 }
 
@@ -296,10 +297,11 @@ unsafe fn add_by_dots(
     all: usize,
 ) {
     let width = acc.len() / all;
-    let Buffers { value_rows, weights, columns, zeros, .. } = &mut s.rounded;
+    let Buffers { key_rows, value_rows, weights, columns, zeros, .. } = &mut s.rounded;
+    let values = if shared_values(call) { key_rows } else { value_rows };
     let zeros = space(zeros, wide(call.shape.value_dim) / 32, Words([0; 16])).as_ptr().cast();
     let mut at: [*const u16; PAGE_LEN] = [zeros; PAGE_LEN];
-    for (&row, &slot) in value_rows.0.iter().zip(&here.slots.list[..here.slots.count]) {
+    for (&row, &slot) in values.0.iter().zip(&here.slots.list[..here.slots.count]) {
         if bits >> slot & 1 == 1 {
             at[usize::from(slot)] = row;
         }

@@ -315,7 +315,7 @@ impl Page {
         self.bring_next(tile, plane, cols, range);
     }
 
-    /// The same in bfloat16.
+    /// The same in bfloat16; the next page stays where it is.
     #[inline(always)] // for the caller's instruction set
     pub(super) fn load_halves(
         &self,
@@ -326,8 +326,7 @@ impl Page {
         to: &mut [u16],
         stride: usize,
     ) {
-        plane.load_halves(tile.chunk.pages[self.page], &self.slots.list[range.clone()], cols.clone(), to, stride);
-        self.bring_next(tile, plane, cols, range);
+        plane.load_halves(tile.chunk.pages[self.page], &self.slots.list[range], cols, to, stride);
     }
 
     /// Where columns `cols` of the positions of the list lie in bfloat16, if the plane holds them so.

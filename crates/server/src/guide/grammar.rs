@@ -148,3 +148,102 @@ fn check_reference(fields: &Map<String, Value>) -> Result<(), String> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use llguidance::Matcher;
+    use llguidance::api::TopLevelGrammar;
+    use serde_json::from_str;
+
+    use super::*;
+    use crate::tools::MARKERS;
+
+    /// A tokenizer whose markers of calls are letters like any others, or tokens of their own.
+    fn tokenizer(tokens: bool) -> &'static Tokenizer {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fathom/tests/fixtures/tiny-chat");
+        let mut file: Value = from_str(&std::fs::read_to_string(fixture.join("tokenizer.json")).unwrap()).unwrap();
+        let added = file["added_tokens"].as_array_mut().unwrap();
+        let next = added.iter().filter_map(|token| token["id"].as_u64()).max().unwrap() + 1;
+        for (id, name) in (next..).zip(MARKERS).filter(|_| tokens) {
+            let no = false;
+            added.push(json!({"id": id, "content": name, "special": true, "single_word": no, "lstrip": no,
+                "rstrip": no, "normalized": no}));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["tokenizer_config.json", "generation_config.json", "config.json"] {
+            std::fs::copy(fixture.join(name), folder.path().join(name)).unwrap();
+        }
+        std::fs::write(folder.path().join("tokenizer.json"), file.to_string()).unwrap();
+        Box::leak(Box::new(Tokenizer::from_directory(folder.path()).unwrap()))
+    }
+
+    /// Whether a text is a whole answer under a grammar.
+    fn fits(tokenizer: &'static Tokenizer, matcher: &Matcher, text: &str) -> bool {
+        let mut matcher = matcher.deep_clone();
+        let tokens = tokenizer.encode_with_specials(text).unwrap();
+        matcher.try_consume_tokens(&tokens).unwrap() == tokens.len() && matcher.is_accepting().unwrap()
+    }
+
+    #[test]
+    fn calls_in_the_middle_of_text_fit_strict_schemas_in_every_form() {
+        let city = json!({"type": "object", "properties": {"city": {"enum": ["Rome", "Cairo"]}}, "required": ["city"],
+            "additionalProperties": false});
+        let tool = |name: &str, strict: bool| -> Tool {
+            let function = json!({"name": name, "parameters": city, "strict": strict});
+            serde_json::from_value(json!({"type": "function", "function": function})).unwrap()
+        };
+        let tools = [tool("weather", true), tool("free", false)];
+        // A call with its marker, of a name and arguments.
+        type Call = fn(&str, &str) -> String;
+        let forms: [(ToolFormat, Call); 4] = [
+            (ToolFormat::Tags, |name, arguments| {
+                format!("{TAG}\n{{\"name\": \"{name}\", \"arguments\": {arguments}}}\n{TAG_END}")
+            }),
+            (ToolFormat::DeepSeek, |name, arguments| {
+                format!(
+                    "{DEEPSEEK_BEGIN}{DEEPSEEK_CALL}function{DEEPSEEK_SEP}{name}\n```json\n{arguments}\n```\
+                     {DEEPSEEK_CALL_END}{DEEPSEEK_END}"
+                )
+            }),
+            (ToolFormat::DeepSeek, |name, arguments| {
+                format!(
+                    "{DEEPSEEK_BEGIN}{DEEPSEEK_CALL}{name}{DEEPSEEK_SEP}{arguments}{DEEPSEEK_CALL_END}{DEEPSEEK_END}"
+                )
+            }),
+            (ToolFormat::Mistral, |name, arguments| {
+                format!("{MISTRAL}[{{\"name\": \"{name}\", \"arguments\": {arguments}}}]")
+            }),
+        ];
+        for tokens in [false, true] {
+            let tokenizer = tokenizer(tokens);
+            let size = 1 + (0..4096).rev().find(|&id| tokenizer.token(id).is_some()).unwrap();
+            let factory = super::super::factory(tokenizer, size as usize).unwrap();
+            for (format, call) in forms {
+                for one in [false, true] {
+                    let grammar = strict(tokenizer, &tools, format, one).unwrap().unwrap();
+                    let matcher = Matcher::new(factory.create_parser(TopLevelGrammar::from_lark(grammar)));
+                    assert!(!matcher.is_error(), "{format:?}: {:?}", matcher.get_error());
+                    let fits = |text: &str| fits(tokenizer, &matcher, text);
+                    let right = call("weather", "{\"city\": \"Rome\"}");
+                    for text in ["", "No call {\"name\": 1} < at all.", &right, &format!("Let me see. {right}")] {
+                        assert!(fits(text), "{format:?} {tokens} {one}: {text}");
+                    }
+                    assert!(fits(&call("free", "{\"city\": \"Paris\"}")), "{format:?}: not strict");
+                    assert_eq!(fits(&format!("{right}{right}")), !one, "{format:?} {tokens}: two calls");
+                    for wrong in [
+                        call("weather", "{\"city\": \"Paris\"}"),
+                        call("weather", "{}"),
+                        call("nobody", "{\"city\": \"Rome\"}"),
+                        format!("Let me see. {}", call("weather", "{\"city\": 3}")),
+                        right[..right.len() - 1].to_string(),
+                    ] {
+                        assert!(!fits(&wrong), "{format:?} {tokens} {one}: {wrong}");
+                    }
+                }
+            }
+        }
+        assert!(strict(tokenizer(false), &tools, ToolFormat::Bare, true).is_none());
+    }
+}

@@ -113,9 +113,10 @@ fn play(rng: &mut Rng, numbers: &[i64], target: i64, tries: usize) -> Vec<Try> {
         if !seen.insert(next.expression.clone()) {
             continue;
         }
-        let met = next.value() == target;
-        attempts.push(Try { attempt: next, ending });
-        chars += attempts.last().map_or(0, |last| last.lines().map(|line| line.len() + 1).sum());
+        let next = Try { attempt: next, ending };
+        let met = next.attempt.value() == target;
+        chars += next.lines().map(|line| line.len() + 1).sum::<usize>();
+        attempts.push(next);
         if met || attempts.len() == tries || chars > OPERATIONS_CHARS_MAX {
             break;
         }
