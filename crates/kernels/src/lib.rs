@@ -17,7 +17,6 @@ pub mod bytes;
 pub mod draw;
 pub mod format;
 pub mod gemm;
-pub mod heap;
 mod int;
 pub mod isa;
 mod lanes;

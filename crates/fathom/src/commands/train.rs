@@ -126,8 +126,6 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    // Each step needs the memory of the one before.
-    kernels::heap::keep_freed_memory();
     match args.command {
         Command::Pretrain(args) => run_pretrain(&args, Kind::Pretrain),
         Command::Sft(args) => run_pretrain(&args, Kind::Sft),

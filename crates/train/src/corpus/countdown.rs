@@ -22,7 +22,8 @@ use super::{Document, Source};
 
 /// Most attempts of a document.
 const ATTEMPTS_MAX: usize = 18;
-/// Where a document's attempts end at the latest, in characters of its operations: 512 tokens then hold it.
+/// Where a document's attempts end at the latest, in characters of its operations: 512 tokens then mostly hold it (of
+/// documents with several attempts one in thirty is longer, and is cut where documents are packed).
 const OPERATIONS_CHARS_MAX: usize = 320;
 /// Share of the further attempts that change the last operation alone, where there is another one.
 const ENDINGS: f64 = 0.5;
