@@ -39,6 +39,7 @@ const LARGE_FILES: &[(&str, &str)] = &[
         "a published tokenizer, whole: its ids are compared with the reference's",
     ),
     ("models/nano/nano.gguf", "the built-in model: it is part of the program"),
+    ("models/nano-base/model.safetensors", "the base that reinforcement begins with: an hour and a half to make again"),
 ];
 
 /// Crates whose output is what their functions return.
