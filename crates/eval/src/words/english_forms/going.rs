@@ -26,6 +26,8 @@ pub(super) const BUSES: EnglishTheme = EnglishTheme {
             "{A} [carries|has|takes] {n} {things}[ in the morning| at first|].",
             "{n} {things} wait for {A}, and all get on.",
             "{A} sets out with {n} {things}.",
+            "With {n} {things} on board, {A} sets out.",
+            "When {A} leaves the station, {n} {things} are on it.",
             "{A} leaves with {n} {things} on board.",
         ],
         groups: &[
@@ -53,6 +55,7 @@ pub(super) const BUSES: EnglishTheme = EnglishTheme {
             "{A} [picks up|collects] {n} {things} at [each|every one] of {k} stops.",
             "[Later|After that|Then] {k} [families|classes|groups] with {n} {things} each [get on|board|enter] {A}.",
             "{A} stops {k} times, and each time {n} {things} get on.",
+            "At each of {k} stops {A} takes {n} more {things}.",
             "{A} takes {n} {things} on board at each of {k} stops.",
         ],
         loses: &[
@@ -107,6 +110,7 @@ pub(super) const BUSES: EnglishTheme = EnglishTheme {
             "How many {things} does {A} [carry|have] [now|in the end]?",
             "[Find|Work out] how many {things} are on {A}[ now| in the end|].",
             "The driver counts the {things} on {A}. How many are there?",
+            "How many {things} ride on {A} now?",
             "How many {things} ride on {A} in the end?",
         ],
         ask_both: &[
@@ -115,6 +119,7 @@ pub(super) const BUSES: EnglishTheme = EnglishTheme {
             "What is the total [for|of] {A} and {B}?",
             "How many {things} ride on {A} and {B} [together|altogether]?",
             "If you add the {things} on {A} to those on {B}, how many [do you get|are there]?",
+            "{A} and {B} carry how many {things} together?",
             "How many {things} do {A} and {B} carry in all?",
         ],
         ask_three: &[
@@ -123,6 +128,7 @@ pub(super) const BUSES: EnglishTheme = EnglishTheme {
             "What is the total of all three?",
             "How many {things} ride on {A}, {B} and {C} [together|altogether]?",
             "How many {things} are there on all three [together|in all]?",
+            "{A}, {B} and {C} carry how many {things} together?",
             "How many {things} do all three carry?",
         ],
         ask_difference: &[
@@ -139,6 +145,7 @@ pub(super) const BUSES: EnglishTheme = EnglishTheme {
             "The {things} [of|on] {A} [form|make up] {k} equal groups. How many are in [one|each] group?",
             "{k} [small buses|boats] take all {things} from {A}, the same number [each|in each]. How many {things} are in [one|each]?",
             "All {things} of {A} sit down at {k} tables, the same number at each. How many sit at [one|each] table?",
+            "All {things} change from {A} to {k} small cars, the same number to each. How many ride in each car?",
             "The {things} of {A} change into {k} small cars, the same number in each. How many are in one car?",
         ],
         ask_price: &[
@@ -165,6 +172,7 @@ pub(super) const HARVESTS: EnglishTheme = EnglishTheme {
             "[At first|On Monday|In the morning|On the first day] {A} [picks|gathers|harvests] {n} {things}.",
             "{n} {things} of [dates|apples|olives] [stand|are] in {A}'s [barn|shed|cellar].",
             "From <his/her> [garden|field] {A} gets {n} {things} of [fruit|figs|nuts].",
+            "A tree gives {A} {n} {things} of [figs|olives|apples].",
             "The first tree gives {A} {n} {things} of fruit.",
         ],
         groups: &[
@@ -175,6 +183,8 @@ pub(super) const HARVESTS: EnglishTheme = EnglishTheme {
             "{A} has {k} [fields|carts] with {n} {things} on each.",
             "For {k} days {A} [gathers|harvests|picks] {n} {things} [a day|every day|each day].",
             "{k} [workers|helpers] [pick|bring] {n} {things} each for {A}.",
+            "{A} has {k} rows of beans and takes {n} {things} from each.",
+            "From each tree {A} takes {n} {things}, and <he/she> has {k} trees.",
             "From every one of {k} rows {A} takes {n} {things} of beans.",
         ],
         gains: &[
@@ -185,6 +195,7 @@ pub(super) const HARVESTS: EnglishTheme = EnglishTheme {
             "{A} [gathers|collects|buys|gets|brings] {n} [more |extra |]{things}.",
             "[Another tree|Another field|A neighbour|The last row] gives {A} {n} [more |]{things}.",
             "{n} [more |]{things} are [added to|put with] {A}'s harvest.",
+            "{A} carries {n} more {things} [into the house|to the barn].",
             "{A} carries another {n} {things} home.",
         ],
         gains_groups: &[
@@ -194,6 +205,8 @@ pub(super) const HARVESTS: EnglishTheme = EnglishTheme {
             "[Each|Every one] of {k} [workers|neighbours|helpers] [brings|gives] {A} {n} {things}.",
             "{A} [picks|gathers|gets] {n} {things} in each of {k} other [fields|gardens].",
             "{k} other [trees|fields] give {A} {n} {things} each.",
+            "{A} takes {n} {things} from each of {k} other trees.",
+            "From {k} other fields {A} gets {n} {things} each.",
             "From each of {k} more trees {A} takes {n} {things}.",
         ],
         loses: &[
@@ -215,6 +228,7 @@ pub(super) const HARVESTS: EnglishTheme = EnglishTheme {
             "{B}'s harvest is {n} {things} [larger|greater|bigger] than {A}'s.",
             "Compared with {A}, {B} picks {n} more {things}.",
             "{A} would need {n} more {things} to have as much as {B}.",
+            "{B} harvests more than {A}: <B:he/she> has {n} {things} more.",
             "{B} harvests {n} {things} more than {A}.",
         ],
         fewer: &[
@@ -224,6 +238,7 @@ pub(super) const HARVESTS: EnglishTheme = EnglishTheme {
             "{A}'s harvest is {n} {things} [larger|bigger] than {B}'s.",
             "Compared with {A}, {B} picks {n} fewer {things}.",
             "{B} would need {n} more {things} to have as much as {A}.",
+            "{B} harvests less than {A}: <B:he/she> has {n} {things} less.",
             "{B} harvests {n} {things} less than {A}.",
         ],
         times: &[
@@ -231,6 +246,7 @@ pub(super) const HARVESTS: EnglishTheme = EnglishTheme {
             "{B} [gathers|collects|brings in] {times} as many {things} as {A}.",
             "{B}'s harvest is {times} as [large|big] as {A}'s.",
             "For every {thing} that {A} picks, {B} picks {k}.",
+            "What {B} harvests is {times} as much as what {A} harvests.",
             "{B} harvests {times} as many {things} as {A}.",
         ],
         half: &[
@@ -239,6 +255,7 @@ pub(super) const HARVESTS: EnglishTheme = EnglishTheme {
             "{B}'s harvest is half as [large|big] as {A}'s.",
             "{A}'s harvest is twice as [large|big] as {B}'s.",
             "For every {thing} that {B} picks, {A} picks two.",
+            "What {B} harvests is half as much as what {A} harvests.",
             "{B} harvests half as many {things} as {A}.",
         ],
         ask_amount: &[
@@ -248,6 +265,7 @@ pub(super) const HARVESTS: EnglishTheme = EnglishTheme {
             "How [large|big] is {A}'s harvest[ now|], in {things}?",
             "[Find|Work out] how many {things} {A} has[ now| in the end|].",
             "{A} counts the harvest. How many {things} are there?",
+            "{A} puts it all in the barn. How many {things} are there?",
             "How many {things} are in {A}'s barn?",
         ],
         ask_both: &[
@@ -264,6 +282,7 @@ pub(super) const HARVESTS: EnglishTheme = EnglishTheme {
             "How many {things} do {A}, {B} and {C} bring [home|in] [together|in all]?",
             "[Find|Work out] the total of {A}'s, {B}'s and {C}'s {things}.",
             "How many {things} do all three have [together|altogether]?",
+            "{A}, {B} and {C} put all the harvest together. How many {things} are there?",
             "What is the harvest of all three, in {things}?",
         ],
         ask_difference: &[
@@ -281,6 +300,7 @@ pub(super) const HARVESTS: EnglishTheme = EnglishTheme {
             "{A} [stores|puts] the harvest in {k} [sheds|rooms|barns], the same in each. How many {things} are in [one|each]?",
             "{A} gives the whole harvest to {k} [shops|kitchens|schools], the same to each. How many {things} does [each|one] get?",
             "{A}'s {things} are divided [equally|evenly] among {k} [people|workers]. How many does each get?",
+            "{k} families share what {A} has, the same for each family. How many {things} does one family get?",
             "{A} divides the harvest among {k} families. How many {things} does each family get?",
         ],
         ask_price: &[
@@ -308,6 +328,8 @@ pub(super) const WALKS: EnglishTheme = EnglishTheme {
             "{A} [goes|hikes|rides|marches] {n} {things}[ to the river| to the village| along the road|].",
             "The way to [the lake|the market|school] is {n} {things} long, and {A} walks it.",
             "{A} has [walked|gone] {n} {things} so far.",
+            "On foot {A} goes {n} {things}.",
+            "{A} covers {n} {things} [on Sunday|before lunch].",
             "{A} covers {n} {things} on foot.",
         ],
         groups: &[
@@ -317,6 +339,8 @@ pub(super) const WALKS: EnglishTheme = EnglishTheme {
             "For {k} days {A} [walks|runs] {n} {things} [a day|each day|every day].",
             "On each of {k} days {A} [goes|runs|walks] {n} {things}.",
             "{A} walks {k} times around the [lake|field], and every round is {n} {things}.",
+            "{A} goes up the hill and down again {k} times, and each time it is {n} {things}.",
+            "{A} takes the road to school {k} times, {n} {things} each time.",
             "{A} goes up and down the road {k} times, {n} {things} each time.",
         ],
         gains: &[
@@ -334,6 +358,7 @@ pub(super) const WALKS: EnglishTheme = EnglishTheme {
             "[Later|After that] {A} [runs|walks] {k} [rounds|laps] of {n} {things}[ each|].",
             "For {k} more days {A} [walks|runs] {n} {things} [a day|every day].",
             "{A} also goes {k} times to the [shop|river], {n} {things} each time.",
+            "On each of {k} more days {A} goes {n} {things}.",
             "On each of the next {k} days {A} walks {n} {things}.",
         ],
         loses: &[],
@@ -355,6 +380,7 @@ pub(super) const WALKS: EnglishTheme = EnglishTheme {
             "{B}'s way is {n} {things} shorter than {A}'s.",
             "{A}'s way is {n} {things} longer than {B}'s.",
             "{B} stops when <B:he/she> is {n} {things} behind {A}.",
+            "{B} stops earlier than {A}: <B:he/she> goes {n} {things} less.",
             "{B} stops {n} {things} earlier than {A}.",
         ],
         times: &[
@@ -362,6 +388,7 @@ pub(super) const WALKS: EnglishTheme = EnglishTheme {
             "{B} [walks|runs] {times} as many {things} as {A}.",
             "{B}'s way is {times} as long as {A}'s.",
             "For every {thing} that {A} goes, {B} goes {k}.",
+            "How far {B} goes is {times} how far {A} goes.",
             "{B} goes {times} as far as {A}.",
         ],
         half: &[
@@ -370,6 +397,7 @@ pub(super) const WALKS: EnglishTheme = EnglishTheme {
             "{B}'s way is half as long as {A}'s.",
             "{A}'s way is twice as long as {B}'s.",
             "{B} goes half of {A}'s way.",
+            "How far {B} goes is half of how far {A} goes.",
             "{B} goes half as far as {A}.",
         ],
         ask_amount: &[
@@ -379,6 +407,7 @@ pub(super) const WALKS: EnglishTheme = EnglishTheme {
             "How long is {A}'s way, in {things}?",
             "How many {things} has {A} gone[ in all|]?",
             "[Find|Work out] how many {things} {A} goes[ in all|].",
+            "How far is that for {A}, in {things}?",
             "How far does {A} go, in {things}?",
         ],
         ask_both: &[
@@ -387,6 +416,7 @@ pub(super) const WALKS: EnglishTheme = EnglishTheme {
             "How many {things} have {A} and {B} gone together?",
             "What is the total of {A}'s and {B}'s {things}?",
             "If you add {A}'s way to {B}'s, how many {things} [do you get|is it]?",
+            "How far is that for {A} and {B} together, in {things}?",
             "How far do {A} and {B} go in all, in {things}?",
         ],
         ask_three: &[
@@ -394,6 +424,7 @@ pub(super) const WALKS: EnglishTheme = EnglishTheme {
             "[Together|In all|Altogether], how many {things} do {A}, {B} and {C} go?",
             "How many {things} have {A}, {B} and {C} gone together?",
             "What is the total of {A}'s, {B}'s and {C}'s {things}?",
+            "How far do {A}, {B} and {C} go together, in {things}?",
             "How far do all three go, in {things}?",
         ],
         ask_difference: &[

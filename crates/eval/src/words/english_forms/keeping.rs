@@ -47,6 +47,7 @@ pub(super) const THINGS: EnglishTheme = EnglishTheme {
             "{n} {things} [belong to|are with|lie in front of] {A}.",
             "{A} has a [collection|pile|set|bunch|row] of {n} {things}.",
             "[Somebody|A friend|The teacher|A neighbour] [gave|brought] {A} {n} {things}.",
+            "On <his/her> shelf {A} keeps {n} {things}.",
             "{A} keeps {n} {things} in a drawer.",
         ],
         groups: &[
@@ -59,6 +60,7 @@ pub(super) const THINGS: EnglishTheme = EnglishTheme {
             "[In every|Inside each] {box} there are {n} {things}, and {A} has {k} {boxes}.",
             "With {n} {things} [in every|to a] {box}, {A} has {k} full {boxes}.",
             "{A} has {k} {boxes}. In [each|every one] there are {n} {things}.",
+            "There are {k} {boxes} with {n} {things} in each, and all of them are {A}'s.",
             "There are {n} {things} in each of {A}'s {k} {boxes}.",
         ],
         gains: &[
@@ -84,6 +86,7 @@ pub(super) const THINGS: EnglishTheme = EnglishTheme {
             "{k} [friends|neighbours|cousins] [bring|give] {A} {n} {things} each.",
             "[Each|Every one] of {k} [friends|neighbours|cousins] [gives|brings] {A} {n} {things}.",
             "{A}'s [uncle|aunt] brings <him/her> {k} {boxes}, {n} {things} in each.",
+            "{A} comes home with {k} {boxes}, and in each there are {n} {things}.",
             "{A} brings home {k} more {boxes}, each with {n} {things}.",
         ],
         loses: &[
@@ -98,6 +101,8 @@ pub(super) const THINGS: EnglishTheme = EnglishTheme {
             "[A friend|A neighbour|<His/Her> brother|Somebody] takes {n} [of {A}'s {things}|{things} from {A}].",
             "{A} forgets {n} {things} [in the park|on the bus|at home].",
             "{A} has to [give back|hand over] {n} {things}.",
+            "On the way home {A} leaves {n} {things} with a friend.",
+            "On the bus {A} leaves {n} of <his/her> {things} behind.",
             "{A} leaves {n} {things} at school.",
         ],
         more: &[
@@ -111,6 +116,7 @@ pub(super) const THINGS: EnglishTheme = EnglishTheme {
             "{A} would need {n} more {things} to have as many as {B}.",
             "The number of {B}'s {things} is {n} [more|larger|greater] than [the number of {A}'s|{A}'s].",
             "In {B}'s [pile|bag|box] there are {n} more {things} than in {A}'s.",
+            "{B}'s collection is {n} {things} larger than {A}'s.",
             "{B}'s collection has {n} more {things} than {A}'s.",
         ],
         fewer: &[
@@ -135,6 +141,7 @@ pub(super) const THINGS: EnglishTheme = EnglishTheme {
             "Compared with {A}, {B} has {times} as many {things}.",
             "{B}'s [pile|bag|box] is {times} as [large|big] as {A}'s.",
             "Count {A}'s {things} {times}: that is how many {B} has.",
+            "The number that {B} has is {times} the number that {A} has.",
             "The number of {B}'s {things} is {times} the number of {A}'s.",
         ],
         half: &[
@@ -168,6 +175,8 @@ pub(super) const THINGS: EnglishTheme = EnglishTheme {
             "{A} and {B} [count|add up] all their {things}. How many [do they have|are there|is it]?",
             "[Find|Work out] the [sum|total] of {A}'s and {B}'s {things}.",
             "If you add {A}'s {things} to {B}'s, how many [do you get|are there]?",
+            "{A} and {B} put their {things} together. How many are there?",
+            "If {A} and {B} add theirs up, how many {things} are there?",
             "How many {things} are there if {A} and {B} put theirs together?",
         ],
         ask_three: &[
@@ -178,6 +187,7 @@ pub(super) const THINGS: EnglishTheme = EnglishTheme {
             "How many {things} do all three have [in all|altogether]?",
             "{A}, {B} and {C} add up all their {things}. How many [do they have|are there]?",
             "[Find|Work out] the [sum|total] of {A}'s, {B}'s and {C}'s {things}.",
+            "If all three add theirs up, how many {things} are there?",
             "How many {things} are there if all three put theirs together?",
         ],
         ask_difference: &[
@@ -189,6 +199,7 @@ pub(super) const THINGS: EnglishTheme = EnglishTheme {
             "By how much is {B}'s number of {things} [larger|greater|higher] than {A}'s?",
             "{B} has more {things} than {A}. How many more?",
             "[Find|Work out] how many more {things} {B} has than {A}.",
+            "How many {things} ahead of {A} is {B}?",
             "By how many {things} is {B} ahead of {A}?",
         ],
         ask_share: &[
@@ -199,6 +210,8 @@ pub(super) const THINGS: EnglishTheme = EnglishTheme {
             "{k} [friends|cousins|neighbours] share {A}'s {things} [equally|fairly|evenly]. How many {things} does [each|every one|each of them] get?",
             "All of {A}'s {things} are divided [equally|evenly] among {k} [people|friends|pupils]. How many [is that for each|does each get|go to each]?",
             "{A} puts <his/her> {things} in {k} equal rows. How many are in [one|each] row?",
+            "{A}'s {things} are divided evenly between {k} children. How many are there for each child?",
+            "{A} divides the {things} into {k} equal groups. How many are in one group?",
             "{A} divides <his/her> {things} evenly between {k} children. How many does one child get?",
         ],
         ask_price: &[
@@ -228,6 +241,8 @@ pub(super) const PAGES: EnglishTheme = EnglishTheme {
             "[On the first day|First|To begin with|On Tuesday|Before lunch] {A} reads {n} {things}.",
             "{A} opens a book and reads {n} {things}.",
             "{A} has [read|finished] {n} {things} so far.",
+            "{A} gets through {n} {things} [today|before lunch].",
+            "After an hour with a book {A} has read {n} {things}.",
             "In the first hour {A} gets through {n} {things}.",
         ],
         groups: &[
@@ -238,6 +253,7 @@ pub(super) const PAGES: EnglishTheme = EnglishTheme {
             "On each of {k} days {A} [reads|finishes|studies] {n} {things}.",
             "{A} [reads|finishes] {k} chapters of {n} {things}[ each|].",
             "{A} reads {k} [texts|letters|stories], and each has {n} {things}.",
+            "With one book {A} spends {k} days, and each day <he/she> gets through {n} {things}.",
             "{A} spends {k} days with a book and reads {n} {things} on each of them.",
         ],
         gains: &[
@@ -257,6 +273,7 @@ pub(super) const PAGES: EnglishTheme = EnglishTheme {
             "[Then|After that] {A} reads on for {k} days, {n} {things} [a day|every day].",
             "For [another {k}|{k} more] days {A} reads {n} {things} [each day|a day|every day].",
             "{A} also reads {k} [letters|stories|texts] with {n} {things} each.",
+            "{A} gets through {n} more {things} on each of {k} days.",
             "On the next {k} days {A} gets through {n} {things} each.",
         ],
         loses: &[],
@@ -269,6 +286,8 @@ pub(super) const PAGES: EnglishTheme = EnglishTheme {
             "{A} would have to read {n} more {things} to [catch up with|reach|equal] {B}.",
             "{B} gets {n} {things} further than {A}.",
             "{B} wins against {A} with {n} {things} more.",
+            "{B} beats {A}: <B:he/she> reads {n} {things} more.",
+            "{B}'s number is larger than {A}'s by {n} {things}.",
             "{B} beats {A} by {n} {things}.",
         ],
         fewer: &[
@@ -279,6 +298,8 @@ pub(super) const PAGES: EnglishTheme = EnglishTheme {
             "{B} would have to read {n} more {things} to [catch up with|reach|equal] {A}.",
             "{B} misses {A}'s number by {n} {things}.",
             "{A} gets {n} {things} further than {B}.",
+            "{B} stays behind {A}: <B:he/she> reads {n} {things} less.",
+            "{B} is {n} {things} behind {A}.",
             "{B} stays {n} {things} behind {A}.",
         ],
         times: &[
@@ -287,6 +308,7 @@ pub(super) const PAGES: EnglishTheme = EnglishTheme {
             "{B} reads {times} as much as {A}.",
             "For every {thing} that {A} reads, {B} reads {k}.",
             "Compared with {A}, {B} reads {times} as many {things}.",
+            "What {B} gets through is {times} as much as what {A} reads.",
             "{B} gets through {times} as many {things} as {A}.",
         ],
         half: &[
@@ -295,6 +317,7 @@ pub(super) const PAGES: EnglishTheme = EnglishTheme {
             "{B} reads half as much as {A}.",
             "{B} reads half of what {A} reads.",
             "For every {thing} that {B} reads, {A} reads two.",
+            "What {B} gets through is half as much as what {A} reads.",
             "{B} gets through half as many {things} as {A}.",
         ],
         ask_amount: &[
@@ -313,6 +336,7 @@ pub(super) const PAGES: EnglishTheme = EnglishTheme {
             "What is the total of what {A} and {B} read?",
             "If you add what {A} and {B} read, how many {things} [do you get|are there]?",
             "[Find|Work out] the [sum|total] of {A}'s and {B}'s {things}.",
+            "{A} and {B} add up their {things}. How many is that together?",
             "How many {things} is that for {A} and {B} together?",
         ],
         ask_three: &[
@@ -331,6 +355,7 @@ pub(super) const PAGES: EnglishTheme = EnglishTheme {
             "{B} reads more than {A}. How many {things} more?",
             "How many {things} does {A} still need to [catch up with|reach] {B}?",
             "[Find|Work out] how many more {things} {B} reads than {A}.",
+            "How many {things} ahead of {A} is {B}?",
             "By how many {things} is {B} ahead of {A}?",
         ],
         ask_share: &[],
@@ -352,6 +377,7 @@ pub(super) const COINS: EnglishTheme = EnglishTheme {
             "{A} [brings|carries|finds|earned|owns|got] {n} {things}.",
             "{n} {things} [are|lie] in {A}'s [pocket|money box|wallet|drawer].",
             "{A} opens <his/her> [money box|wallet] and counts {n} {things}.",
+            "{A}'s purse has {n} {things} in it.",
             "There are {n} {things} in {A}'s purse.",
         ],
         groups: &[
@@ -362,6 +388,7 @@ pub(super) const COINS: EnglishTheme = EnglishTheme {
             "{A} sells {k} [books|cakes|toys|pictures] for {n} {things} [each|apiece].",
             "{A} has {k} [bags|envelopes|boxes] with {n} {things} in each.",
             "{k} [people|neighbours|customers] pay {A} {n} {things} each.",
+            "In each of {k} weeks {n} {things} are put aside for {A}.",
             "For {k} weeks {A} puts {n} {things} aside each week.",
         ],
         gains: &[
@@ -382,6 +409,7 @@ pub(super) const COINS: EnglishTheme = EnglishTheme {
             "[Each|Every one] of {k} [friends|aunts|customers] gives {A} {n} {things}.",
             "[Later|After that] {A} sells {k} [toys|books|pictures] at {n} {things} [each|apiece].",
             "{k} [friends|customers|cousins] [pay|give] {A} {n} {things} each.",
+            "{A} helps at {k} houses, and each house pays {n} {things}.",
             "Then {A} helps {k} neighbours and each pays {n} {things}.",
         ],
         loses: &[
@@ -395,6 +423,8 @@ pub(super) const COINS: EnglishTheme = EnglishTheme {
             "For [the bus|lunch|a ticket|a new pen] {A} has to pay {n} {things}.",
             "The price of [a ticket|a pen|a present] is {n} {things}, and {A} pays it.",
             "{n} of {A}'s {things} [get lost|are spent|are stolen].",
+            "A [ticket|pen|shirt|book] costs {n} {things}, and {A} buys it.",
+            "{A} buys a gift for {n} {things}.",
             "A gift costs {A} {n} {things}.",
         ],
         more: &[
@@ -428,6 +458,7 @@ pub(super) const COINS: EnglishTheme = EnglishTheme {
             "{B} has {times} as much money as {A}.",
             "{B} is {times} as rich as {A}.",
             "For every {thing} that {A} has, {B} has {k}.",
+            "What {B} saved is {times} what {A} has.",
             "{B} saved {times} as many {things} as {A}.",
         ],
         half: &[
@@ -437,6 +468,7 @@ pub(super) const COINS: EnglishTheme = EnglishTheme {
             "{B} has half of what {A} has.",
             "{A} is twice as rich as {B}.",
             "For every {thing} that {B} has, {A} has two.",
+            "What {B} saved is half of what {A} has.",
             "{B} saved half as many {things} as {A}.",
         ],
         ask_amount: &[
@@ -456,6 +488,7 @@ pub(super) const COINS: EnglishTheme = EnglishTheme {
             "What is the total [for|of] {A} and {B}, in {things}?",
             "{A} and {B} put all their money on the table. How many {things} are there?",
             "If you add {A}'s money to {B}'s, how many {things} [do you get|are there]?",
+            "{A} and {B} add up all their money. How much is that, in {things}?",
             "How much is that for {A} and {B} together?",
         ],
         ask_three: &[
@@ -482,6 +515,8 @@ pub(super) const COINS: EnglishTheme = EnglishTheme {
             "{A} puts the money into {k} equal [piles|heaps]. How many {things} are in [one|each]?",
             "{A} gives all the money to {k} [children|cousins|pupils], the same to each. How many {things} does [each|one] get?",
             "All of {A}'s money is divided [equally|evenly] among {k} [people|children]. How many {things} is that for each?",
+            "{A}'s money is divided between {k} friends. How many {things} are there for each?",
+            "{A} divides all the money into {k} equal piles. How many {things} are in one pile?",
             "{A} divides the money between {k} friends. How many {things} does one friend get?",
         ],
         ask_price: &[],
