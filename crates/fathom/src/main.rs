@@ -126,7 +126,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::Usage(args) => commands::usage::run(args),
         Command::Cache(args) => commands::cache::run(args),
         Command::Eval(args) => return commands::eval::run(args),
-        Command::Sample(args) => return commands::sample::run(args),
+        Command::Sample(args) => return commands::sample::run(&args),
         Command::Report(args) => commands::report::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Describe(args) => commands::describe::run(args),

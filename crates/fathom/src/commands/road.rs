@@ -14,7 +14,7 @@ use train::recipe::Recipe;
 use train::reinforce::{self, reinforce};
 use train::run::End;
 
-use super::{reinforce as reinforce_command, train as train_command};
+use super::{reinforce as reinforce_command, sample as sample_command, train as train_command};
 use crate::options::pool;
 use crate::terminal::{INTERRUPTED, interrupt_flag, note, print};
 
@@ -25,7 +25,7 @@ A road is a TOML file with a list of stages:
 
   [[stage]]
   name = \"base\"                    # FOLDER/base is the run, FOLDER/base-model the model that it makes
-  kind = \"pretrain\"                # pretrain, sft or reinforce
+  kind = \"pretrain\"                # pretrain, sft, reinforce or sample
   recipe = \"nano-pretrain.toml\"    # beside the road's file
 
   [[stage]]
@@ -33,6 +33,19 @@ A road is a TOML file with a list of stages:
   kind = \"reinforce\"
   recipe = \"nano-zero.toml\"
   from = \"base\"                    # begins with that stage's model, whatever the recipe says
+
+  [[stage]]
+  name = \"right\"                   # FOLDER/right.jsonl is what it makes
+  kind = \"sample\"                  # answers of a model, as `fathom sample` writes them
+  from = \"zero\"
+  options = \"--tasks countdown3,words --keep formed\"
+
+  [[stage]]
+  name = \"chat\"
+  kind = \"sft\"
+  recipe = \"chat.toml\"
+  from = \"base\"
+  chats = \"right\"                  # what that stage made, in place of the files of the recipe's one source of chats
 
 Example:
   fathom train road recipes/nano.toml --stop-after 2h")]
@@ -66,8 +79,18 @@ struct Road {
 struct Stage {
     name: String,
     kind: Kind,
-    recipe: PathBuf,
+    recipe: Option<PathBuf>,
     from: Option<String>,
+    chats: Option<String>,
+    options: Option<String>,
+}
+
+impl Stage {
+    /// What the stage makes, in the road's folder.
+    fn result(&self, folder: &Path) -> PathBuf {
+        let kind = if self.kind == Kind::Sample { ".jsonl" } else { "-model" };
+        folder.join(format!("{}{kind}", self.name))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -76,6 +99,7 @@ enum Kind {
     Pretrain,
     Sft,
     Reinforce,
+    Sample,
 }
 
 /// Runs the command.
@@ -98,9 +122,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         until: args.stop_after.map(|limit| begun + limit),
     };
     for (at, stage) in road.stages.iter().enumerate() {
-        let (name, model) = (&stage.name, site.model(&stage.name));
+        let (name, result) = (&stage.name, stage.result(&site.folder));
         let place = format!("stage {} of {}, {name}", at + 1, road.stages.len());
-        if model.exists() {
+        if result.exists() {
             note(&format!("{place}: done before"));
             continue;
         }
@@ -111,8 +135,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let interrupted = end == End::Interrupted;
             return Ok(if interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS });
         }
-        site.export(stage, &model).with_context(|| format!("stage {name}"))?;
-        print(&format!("{}\n", model.display()))?;
+        site.export(stage, &result).with_context(|| format!("stage {name}"))?;
+        print(&format!("{}\n", result.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -129,11 +153,28 @@ fn check(road: &Road) -> anyhow::Result<()> {
         if before.iter().any(|other| other.name == *name) {
             bail!("two stages are called {name}");
         }
-        if let Some(from) = stage.from.as_ref().filter(|from| before.iter().all(|other| other.name != **from)) {
-            bail!("stage {name} begins with {from}, and no earlier stage is called that");
+        let makes = |other: &str, samples: bool| {
+            before.iter().any(|stage| stage.name == other && (stage.kind == Kind::Sample) == samples)
+        };
+        if let Some(from) = stage.from.as_ref().filter(|from| !makes(from, false)) {
+            bail!("stage {name} begins with {from}, and no earlier stage makes a model of that name");
         }
-        if stage.kind == Kind::Sft && stage.from.is_none() {
-            bail!("stage {name} is fine-tuning and begins with nothing; from must name an earlier stage");
+        if let Some(chats) = stage.chats.as_ref().filter(|chats| !makes(chats, true)) {
+            bail!("stage {name} learns from {chats}, and no earlier stage samples chats of that name");
+        }
+        let samples = stage.kind == Kind::Sample;
+        if matches!(stage.kind, Kind::Sft | Kind::Sample) && stage.from.is_none() {
+            bail!("stage {name} begins with nothing; from must name an earlier stage");
+        }
+        if (samples, !samples) != (stage.options.is_some(), stage.recipe.is_some()) {
+            bail!("stage {name}: sampling has options and no recipe, any other stage a recipe and no options");
+        }
+        if stage.chats.is_some() && matches!(stage.kind, Kind::Sample | Kind::Reinforce) {
+            bail!("stage {name}: chats are learned by fine-tuning and pre-training alone");
+        }
+        if let Some(options) = &stage.options {
+            sample_command::args_of(options, Path::new("model"), Path::new("out"))
+                .with_context(|| format!("stage {name}"))?;
         }
     }
     Ok(())
@@ -149,7 +190,7 @@ struct Site {
 }
 
 impl Site {
-    /// The model that a stage makes.
+    /// The model that an earlier stage made.
     fn model(&self, stage: &str) -> PathBuf {
         self.folder.join(format!("{stage}-model"))
     }
@@ -158,24 +199,58 @@ impl Site {
         if self.stop.load(Ordering::Relaxed) {
             return Ok(End::Interrupted);
         }
-        let stop_after = self.until.map(|until| until.saturating_duration_since(Instant::now()));
-        let (path, folder) = (self.recipes.join(&stage.recipe), self.folder.join(&stage.name));
         let from = stage.from.as_deref().map(|from| self.model(from));
-        if stage.kind == Kind::Reinforce {
-            let mut recipe = reinforce::Recipe::read(&path)?;
-            recipe.from = from.unwrap_or_else(|| recipe.from());
-            let limits = reinforce::Limits { until_step: None, stop_after };
-            let mut screen = reinforce_command::Screen::new();
-            return Ok(reinforce(&recipe, &folder, &self.pool, &limits, &self.stop, &mut screen)?.1);
+        match (&stage.recipe, &stage.options, from) {
+            (None, Some(options), Some(from)) => self.sample(options, &from, &stage.result(&self.folder)),
+            (Some(recipe), _, from) if stage.kind == Kind::Reinforce => self.reinforce(stage, recipe, from),
+            (Some(recipe), _, from) => self.pretrain(stage, recipe, from),
+            _ => bail!("it has neither a recipe nor options and a model to begin with"),
         }
+    }
+
+    fn sample(&self, options: &str, from: &Path, out: &Path) -> anyhow::Result<End> {
+        let args = sample_command::args_of(options, from, out)?;
+        let in_time = || self.until.is_none_or(|until| Instant::now() < until);
+        let goes_on = || !self.stop.load(Ordering::Relaxed) && in_time();
+        let done = sample_command::sample_with(&args, &self.pool, &goes_on)?;
+        Ok(if done {
+            End::Finished
+        } else if in_time() {
+            End::Interrupted
+        } else {
+            End::Time
+        })
+    }
+
+    fn reinforce(&self, stage: &Stage, recipe: &Path, from: Option<PathBuf>) -> anyhow::Result<End> {
+        let mut recipe = reinforce::Recipe::read(&self.recipes.join(recipe))?;
+        recipe.from = from.unwrap_or_else(|| recipe.from());
+        let limits = reinforce::Limits { until_step: None, stop_after: self.time_left() };
+        let mut screen = reinforce_command::Screen::new();
+        Ok(reinforce(&recipe, &self.folder.join(&stage.name), &self.pool, &limits, &self.stop, &mut screen)?.1)
+    }
+
+    fn pretrain(&self, stage: &Stage, recipe: &Path, from: Option<PathBuf>) -> anyhow::Result<End> {
+        let (path, folder) = (self.recipes.join(recipe), self.folder.join(&stage.name));
         let mut recipe = Recipe::read(&path)?;
         if from.is_some() {
             recipe.init.from = from;
         }
+        if let Some(chats) = &stage.chats {
+            let mut sources: Vec<_> = recipe.data.sources.iter_mut().filter(|source| !source.chat.is_empty()).collect();
+            let [source] = &mut sources[..] else {
+                bail!("{}: {} sources of chats; the road's chats need one", path.display(), sources.len());
+            };
+            source.chat = vec![self.folder.join(format!("{chats}.jsonl"))];
+        }
         let peak_per_second = peak(&folder, self.pool.threads());
-        let limits = pretrain::Limits { until_step: None, stop_after, peak_per_second };
+        let limits = pretrain::Limits { until_step: None, stop_after: self.time_left(), peak_per_second };
         let mut screen = train_command::Screen::new();
         Ok(pretrain(&recipe, &folder, &self.pool, &limits, &self.stop, &mut screen)?.1)
+    }
+
+    fn time_left(&self) -> Option<Duration> {
+        self.until.map(|until| until.saturating_duration_since(Instant::now()))
     }
 
     fn export(&self, stage: &Stage, out: &Path) -> anyhow::Result<()> {
@@ -184,6 +259,7 @@ impl Site {
         match stage.kind {
             Kind::Reinforce => reinforce::export(&folder, out, Storage::F32, &mut warn).map(|_| ())?,
             Kind::Pretrain | Kind::Sft => export(&folder, out, Storage::F32, &mut warn).map(|_| ())?,
+            Kind::Sample => (), // its file is what it makes
         }
         Ok(())
     }
@@ -198,15 +274,27 @@ mod tests {
         let stage = |name: &str, kind: &str, more: &str| {
             format!("[[stage]]\nname = \"{name}\"\nkind = \"{kind}\"\nrecipe = \"r.toml\"\n{more}\n")
         };
-        let checked = |text: String| check(&toml::from_str::<Road>(&text).unwrap()).map_err(|error| error.to_string());
+        let sample = |options: &str| {
+            format!("[[stage]]\nname = \"s\"\nkind = \"sample\"\nfrom = \"base\"\noptions = \"{options}\"\n")
+        };
+        let checked =
+            |text: String| check(&toml::from_str::<Road>(&text).unwrap()).map_err(|error| format!("{error:#}"));
         let base = stage("base", "pretrain", "");
         assert_eq!(checked(format!("{base}{}", stage("zero", "reinforce", "from = \"base\""))), Ok(()));
         for (text, wanted) in [
             ("stage = []".to_string(), "there is no stage"),
             (format!("{base}{base}"), "two stages are called base"),
             (stage("../x", "pretrain", ""), "is not made of letters"),
-            (format!("{}{base}", stage("zero", "reinforce", "from = \"base\"")), "no earlier stage"),
+            (format!("{}{base}", stage("zero", "reinforce", "from = \"base\"")), "no earlier stage makes a model"),
             (stage("chat", "sft", ""), "begins with nothing"),
+            (
+                format!("{base}{}", stage("chat", "sft", "from = \"base\"\nchats = \"base\"")),
+                "samples chats of that name",
+            ),
+            (format!("{base}{}", stage("right", "sample", "from = \"base\"")), "options and no recipe"),
+            (format!("{base}{}", sample("--keep right")), "required arguments were not provided"),
+            (format!("{base}{}", sample("--tasks words --kep right")), "--kep"),
+            (format!("{base}{}{}", sample("--tasks words"), stage("z", "reinforce", "from = \"s\"")), "makes a model"),
         ] {
             let error = checked(text).unwrap_err();
             assert!(error.contains(wanted), "{error}");

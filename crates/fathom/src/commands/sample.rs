@@ -1,11 +1,13 @@
 //! `fathom sample`: right answers of a model, as chats to learn from.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use engine::sampler::Sampling;
+use kernels::pool::Pool;
 use train::samples::{Counts, Keep, Machine, Manifest, SampleError, Settings, Teacher, sample};
 
 use crate::opened::Opened;
@@ -99,7 +101,34 @@ enum KeepArg {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let cancel = interrupt_flag(true)?;
+    let done = sample_with(args, &args.machine.pool()?, &|| !cancel.load(Ordering::Relaxed))?;
+    if !done {
+        note(&SampleError::Stopped.to_string());
+    }
+    Ok(if done { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
+}
+
+/// The arguments of a stage of a road: its options, the model and the file. What cannot be read is refused.
+pub(crate) fn args_of(options: &str, model: &Path, out: &Path) -> anyhow::Result<Args> {
+    #[derive(clap::Parser)]
+    #[command(name = "fathom sample")]
+    struct Alone {
+        #[command(flatten)]
+        args: Args,
+    }
+    let given = [OsStr::new("fathom sample"), model.as_os_str(), OsStr::new("--out"), out.as_os_str()];
+    let all = given.into_iter().chain(options.split_whitespace().map(OsStr::new));
+    let wrong = |error: clap::Error| {
+        let text = error.to_string();
+        anyhow::anyhow!("options: {}", text.trim_start_matches("error: ").lines().next().unwrap_or_default())
+    };
+    Ok(<Alone as clap::Parser>::try_parse_from(all).map_err(wrong)?.args)
+}
+
+/// Samples while `goes_on` says so; whether all is done. The same call goes on where another stopped.
+pub(crate) fn sample_with(args: &Args, pool: &Pool, goes_on: &dyn Fn() -> bool) -> anyhow::Result<bool> {
     let opened = Opened::open(&args.model, args.machine.inputs())?;
     opened.model.notices.iter().for_each(|notice| note(&format!("note: {notice}")));
     let tokenizer = opened.tokenizer()?;
@@ -107,30 +136,23 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let template = template.with_context(|| {
         format!("{}: the model has no chat template, by which a question becomes a prompt", opened.path.display())
     })?;
-    let settings = settings(&args, tokenizer);
+    let settings = settings(args, tokenizer);
     let Settings { temperature, top_p, .. } = settings;
     let sampling = Sampling { temperature, top_p, ..Sampling::default() };
     sampling.check(opened.model.spec.vocab).context("these sampling settings cannot be used")?;
-    let pool = args.machine.pool()?;
-    let cancel = interrupt_flag(true)?;
     let teacher = Teacher { path: &opened.path, model: &opened.model, tokenizer, template: &template };
-    let machine = Machine { pool: &pool, at_once: args.at_once, cache: args.machine.cache.format() };
+    let machine = Machine { pool, at_once: args.at_once, cache: args.machine.cache.format() };
     let mut progress = Progress::new();
     let done = sample(&teacher, &settings, &machine, &args.out, &mut |done, samples, tokens| {
         progress.show(&format!("{done} of {samples} samples, {tokens} tokens"));
-        !cancel.load(Ordering::Relaxed)
+        goes_on()
     });
     progress.clear();
-    match done {
-        Err(SampleError::Stopped) => {
-            note(&SampleError::Stopped.to_string());
-            Ok(ExitCode::from(INTERRUPTED))
-        }
-        done => {
-            print(&table(&done?))?;
-            Ok(ExitCode::SUCCESS)
-        }
+    if matches!(done, Err(SampleError::Stopped)) {
+        return Ok(false);
     }
+    print(&table(&done?))?;
+    Ok(true)
 }
 
 fn settings(args: &Args, tokenizer: &text::Tokenizer) -> Settings {

@@ -194,3 +194,35 @@ fn samples_adapters_and_a_teacher() {
     let said = fathom(&["train", "distill", &student, "--run", &path("student")]).ok();
     assert!(said.contains("finished, 4 steps"), "{said}");
 }
+
+#[test]
+fn a_road_goes_from_a_base_by_samples_of_it_to_a_tuned_model() {
+    let (root, recipe) = site(4);
+    let text = std::fs::read_to_string(&recipe).expect("the recipe");
+    let (before, after) = (text.find("[model]").expect("a table"), text.find("[tokenizer]").expect("a table"));
+    let base = format!("{}[init]\nfrom = {:?}\n{}", &text[..before], model(), &text[after..]);
+    let base = base.replace("mtp_weight = [[0, 0.3]]\nbias_speed = [[0, 0.01]]\n", "");
+    file(root.path(), "base.toml", &base);
+    let chats = base.replace("text = [\"stories.txt\"]\nsplit_at_blank_lines = true", "chat = [\"nowhere.jsonl\"]");
+    file(root.path(), "tuned.toml", &chats.replace("held_out_one_in = 10", "held_out_one_in = 3"));
+    let road = file(
+        root.path(),
+        "road.toml",
+        "[[stage]]\nname = \"base\"\nkind = \"pretrain\"\nrecipe = \"base.toml\"\n\
+         [[stage]]\nname = \"said\"\nkind = \"sample\"\nfrom = \"base\"\n\
+         options = \"--tasks compare,words --problems 12 --keep all -n 24\"\n\
+         [[stage]]\nname = \"tuned\"\nkind = \"sft\"\nrecipe = \"tuned.toml\"\nfrom = \"base\"\nchats = \"said\"\n",
+    );
+    let folder = root.path().join("out");
+    let walk = || fathom(&["train", "road", &road, "--folder", folder.to_str().expect("UTF-8")]);
+    let said = walk().ok();
+    assert!(said.contains("said.jsonl") && said.contains("tuned-model"), "{said}");
+    let learned = std::fs::read_to_string(folder.join("tuned-model/manifest.json")).expect("a manifest");
+    assert!(learned.contains("stories"), "{learned}");
+    let weights = || std::fs::read(folder.join("tuned-model/model.safetensors")).expect("weights");
+    let first = weights();
+    std::fs::remove_dir_all(folder.join("tuned-model")).expect("the model");
+    let again = walk().ok();
+    assert!(!again.contains("said.jsonl") && again.contains("tuned-model"), "{again}");
+    assert_eq!(weights(), first);
+}
