@@ -2,7 +2,8 @@
 //!
 //! A grammar (llguidance) tells before every token which ones may come, so an answer has its form the first time or is
 //! cut short by its length; nothing is tried again. Reasoning comes before the form and is not bound by it. A budget
-//! of reasoning closes it when it is used up.
+//! of reasoning closes it when it is used up. Only in gpt-oss' channels, where every message has its header, the grammar
+//! is that of the whole answer.
 
 mod grammar;
 
@@ -13,8 +14,9 @@ use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
-use text::{Specials, StreamDecoder, Tokenizer};
+use text::{ReasoningFormat, Specials, StreamDecoder, Tokenizer};
 
+use self::grammar::Last;
 use crate::error::{ApiError, ApiResult};
 use crate::language::{Prompt, Served, Traits};
 use crate::reader::{Calls, Reader};
@@ -28,7 +30,6 @@ pub(crate) struct Grammars {
     factory: OnceLock<Result<ParserFactory, String>>,
     think_open: Option<u32>,
     think_close: Vec<u32>,
-    channels: bool,
 }
 
 /// What all answers to a request must look like.
@@ -37,6 +38,8 @@ pub(crate) struct Guide {
     matcher: Option<Matcher>,
     budget: Option<u32>,
     forces_calls: bool,
+    /// The grammar is that of the whole answer, reasoning too.
+    whole: bool,
     tokens: Arc<Tokens>,
 }
 
@@ -71,43 +74,64 @@ impl Grammars {
             factory: OnceLock::new(),
             think_open: id("<think>").filter(|_| traits.reasoning),
             think_close: if traits.reasoning { close } else { Vec::new() },
-            channels: traits.channels,
         }
     }
 
     /// The guide of a request; `None` if nothing is asked for. Compiling takes a moment; not on a thread that serves
-    /// others.
-    pub(crate) fn guide(&self, form: Form, budget: Option<u32>) -> ApiResult<Option<Guide>> {
-        let budget = budget.filter(|_| !self.think_close.is_empty() && !self.channels);
+    /// others. `read_as` is how the answer is read: `None` where all of it is content.
+    pub(crate) fn guide(
+        &self,
+        form: Form,
+        budget: Option<u32>,
+        read_as: Option<&ReasoningFormat>,
+    ) -> ApiResult<Option<Guide>> {
+        if let Some(ReasoningFormat::Channels { starts_in_header }) = read_as {
+            return self.channel_guide(form, *starts_in_header);
+        }
+        let budget = budget.filter(|_| !self.think_close.is_empty());
         let forces_calls = matches!(form, Form::Calls(_));
         let (param, grammar) = match form {
             Form::Any => {
-                return Ok(budget.map(|budget| self.make(None, Some(budget), false)));
+                return Ok(budget.map(|budget| self.make(None, Some(budget))));
             }
             Form::Schema(schema) => ("response_format", grammar_of(schema)),
             Form::Calls(tools) => ("tools", grammar_of(&grammar::calls_schema(tools))),
             Form::Strict(tools, format, one) => match grammar::strict(self.tokenizer, tools, format, one) {
                 Some(grammar) => ("tools", grammar.map(TopLevelGrammar::from_lark)),
-                None => return self.guide(Form::Any, budget),
+                None => return self.guide(Form::Any, budget, read_as),
             },
         };
-        if self.channels {
-            let message = "this model answers in channels, for which no form can be forced yet";
-            return Err(ApiError::value(param, message));
-        }
         let matcher = grammar.and_then(|grammar| self.compile(grammar));
         let matcher = matcher.map_err(|message| ApiError::value(param, message))?;
-        Ok(Some(self.make(Some(matcher), budget, forces_calls)))
+        Ok(Some(Guide { forces_calls, ..self.make(Some(matcher), budget) }))
     }
 
-    fn make(&self, matcher: Option<Matcher>, budget: Option<u32>, forces_calls: bool) -> Guide {
+    /// The same where the answer is in channels.
+    fn channel_guide(&self, form: Form, starts_in_header: bool) -> ApiResult<Option<Guide>> {
+        let (param, last) = match form {
+            Form::Any => return Ok(None),
+            Form::Schema(schema) => ("response_format", Last::Json(schema)),
+            Form::Calls(tools) => ("tools", Last::Call(tools)),
+            Form::Strict(tools, ..) => ("tools", Last::Any(tools)),
+        };
+        if !starts_in_header {
+            let message = "this model answers in channels; no form can be forced on an answer that has begun (prefix)";
+            return Err(ApiError::value(param, message));
+        }
+        let grammar = grammar::channels(self.tokenizer, &last).map(TopLevelGrammar::from_lark);
+        let matcher = grammar.and_then(|grammar| self.compile(grammar));
+        let matcher = matcher.map_err(|message| ApiError::value(param, message))?;
+        Ok(Some(Guide { whole: true, ..self.make(Some(matcher), None) }))
+    }
+
+    fn make(&self, matcher: Option<Matcher>, budget: Option<u32>) -> Guide {
         let tokens = Tokens {
             tokenizer: self.tokenizer,
             eos: self.tokenizer.eos_ids().to_vec(),
             think_open: self.think_open,
             think_close: self.think_close.clone(),
         };
-        Guide { matcher, budget, forces_calls, tokens: Arc::new(tokens) }
+        Guide { matcher, budget, forces_calls: false, whole: false, tokens: Arc::new(tokens) }
     }
 
     fn compile(&self, grammar: TopLevelGrammar) -> Result<Matcher, String> {
@@ -151,10 +175,12 @@ struct Guided {
 
 impl Guided {
     fn new(guide: Guide, prompt: Prompt) -> Guided {
-        let reader = Reader::new(guide.tokens.tokenizer, prompt.format.clone(), Vec::new(), Calls::Ignored);
+        let format = prompt.format.clone().filter(|_| !guide.whole);
+        let reader = Reader::new(guide.tokens.tokenizer, format, Vec::new(), Calls::Ignored);
         // A prompt that has closed its reasoning is followed by content.
         let tokens = &guide.tokens;
-        let content = prompt.format.is_none() || tokens.think_close.is_empty() || closed(&prompt, tokens);
+        let content =
+            guide.whole || prompt.format.is_none() || tokens.think_close.is_empty() || closed(&prompt, tokens);
         let mut matcher = guide.matcher.clone();
         // Caches are not shared between answers: they would make one answer wait for another.
         matcher = matcher.map(|matcher| matcher.deep_clone());

@@ -58,6 +58,10 @@ pub struct Limits {
     pub chat_bytes_max: usize,
     /// Chats of one key.
     pub chats_max: usize,
+    /// Kept responses of one key; the conversation of each has at most [`Limits::chat_bytes_max`].
+    pub responses_max: usize,
+    /// Kept responses are deleted when they are so old.
+    pub response_age_max: Duration,
 }
 
 impl Default for Limits {
@@ -88,6 +92,8 @@ impl Default for Limits {
             schema_bytes_max: 256 << 10,
             chat_bytes_max: 4 << 20,
             chats_max: 10_000,
+            responses_max: 10_000,
+            response_age_max: Duration::from_secs(30 * 86_400),
         }
     }
 }

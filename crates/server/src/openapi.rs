@@ -44,7 +44,7 @@ struct Types;
 /// A path: method, path, what it does, the type of its body, the type of its answer.
 type Row = (HttpMethod, &'static str, &'static str, Option<&'static str>, Option<&'static str>);
 
-const PATHS: [Row; 22] = [
+const PATHS: [Row; 25] = [
     (HttpMethod::Post, "/v1/chat/completions", "Answer a conversation", Some("ChatRequest"), Some("ChatCompletion")),
     (HttpMethod::Post, "/v1/completions", "Go on with a text", Some("CompletionRequest"), Some("Completion")),
     (
@@ -59,6 +59,9 @@ const PATHS: [Row; 22] = [
     (HttpMethod::Post, "/v1/messages", "Answer, as Anthropic does", Some("MessagesRequest"), Some("MessageAnswer")),
     (HttpMethod::Post, "/v1/messages/count_tokens", "Count tokens", Some("MessagesRequest"), Some("CountedTokens")),
     (HttpMethod::Post, "/v1/responses", "Answer, as OpenAI's responses do", Some("ResponsesRequest"), None),
+    (HttpMethod::Get, "/v1/responses/{id}", "A kept response", None, None),
+    (HttpMethod::Delete, "/v1/responses/{id}", "Delete a kept response", None, None),
+    (HttpMethod::Get, "/v1/responses/{id}/input_items", "The conversation that it answers", None, None),
     (HttpMethod::Get, "/v1/models", "The models", None, Some("ModelList")),
     (HttpMethod::Get, "/v1/models/{id}", "A model", None, Some("ModelObject")),
     (HttpMethod::Get, "/user/balance", "What the key may spend", None, Some("Balance")),

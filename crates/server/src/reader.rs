@@ -134,15 +134,20 @@ impl Reader {
 
     fn parted(&mut self, parts: Vec<ReasoningPiece>, out: &mut Vec<Piece>) {
         for part in parts {
+            let ended =
+                match &part {
+                    // Other channels are calls of tools, or notes to the program.
+                    ReasoningPiece::Channel { header, text } if !is_commentary(header) => {
+                        if let Calls::Of(_) = self.calls { self.tools.channel(header, text) } else { None }
+                    }
+                    _ => self.tools.close_call(),
+                };
+            out.extend(ended.map(Piece::from));
             match part {
                 ReasoningPiece::Reasoning(text) => push_text(out, Piece::Reasoning(text)),
                 ReasoningPiece::Content(text) => self.content(&text, out),
-                // Other channels are calls of tools, or notes to the program.
-                ReasoningPiece::Channel { .. } => {
-                    if let (Calls::Of(_), Some(call)) = (self.calls, self.tools.channel(&part)) {
-                        out.push(Piece::Call(call));
-                    }
-                }
+                ReasoningPiece::Channel { header, text } if is_commentary(&header) => self.content(&text, out),
+                ReasoningPiece::Channel { .. } => {}
             }
         }
     }
@@ -167,6 +172,11 @@ impl Reader {
             }
         }
     }
+}
+
+/// Commentary to nobody is for the reader: what the model says before it calls a tool.
+fn is_commentary(header: &str) -> bool {
+    header == "commentary"
 }
 
 impl From<Said> for Piece {

@@ -4,7 +4,6 @@
 //! is told when it is complete. What turns out not to be a call is text.
 
 use serde_json::Value;
-use text::ReasoningPiece;
 
 /// How a model writes calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +12,8 @@ pub(crate) enum ToolFormat {
     Tags,
     /// DeepSeek V3 and R1, with or without the type and the fence around the arguments (V3.1).
     DeepSeek,
-    /// `[TOOL_CALLS][{"name": .., "arguments": ..}]` (Mistral).
+    /// `[TOOL_CALLS][{"name": .., "arguments": ..}]`, or `[TOOL_CALLS]NAME[ARGS]{..}` for each call, perhaps with
+    /// `[CALL_ID]` and an id after the name (Mistral).
     Mistral,
     /// The answer is a JSON object with `name` and `parameters` (Llama 3).
     Bare,
@@ -44,9 +44,11 @@ pub(crate) const DEEPSEEK_SEP: &str = "<｜tool▁sep｜>";
 pub(crate) const TAG: &str = "<tool_call>";
 pub(crate) const TAG_END: &str = "</tool_call>";
 pub(crate) const MISTRAL: &str = "[TOOL_CALLS]";
+pub(crate) const MISTRAL_ID: &str = "[CALL_ID]";
+pub(crate) const MISTRAL_ARGS: &str = "[ARGS]";
 
 /// Tokens that are special in some vocabularies and have to be seen where calls are read.
-pub(crate) const MARKERS: [&str; 9] = [
+pub(crate) const MARKERS: [&str; 11] = [
     DEEPSEEK_BEGIN,
     DEEPSEEK_END,
     DEEPSEEK_CALL,
@@ -55,6 +57,8 @@ pub(crate) const MARKERS: [&str; 9] = [
     TAG,
     TAG_END,
     MISTRAL,
+    MISTRAL_ID,
+    MISTRAL_ARGS,
     "<|python_tag|>",
 ];
 
@@ -91,11 +95,13 @@ pub(crate) struct ToolReader {
     inside: bool,
     /// Some text other than white space has been passed on.
     any_text: bool,
+    /// A message to a function in a channel of its own: whom it is for, and its arguments so far.
+    calling: Option<(String, String)>,
 }
 
 impl ToolReader {
     pub(crate) fn new(format: ToolFormat) -> ToolReader {
-        ToolReader { format, held: String::new(), inside: false, any_text: false }
+        ToolReader { format, held: String::new(), inside: false, any_text: false, calling: None }
     }
 
     /// Takes the next piece of the answer.
@@ -106,16 +112,35 @@ impl ToolReader {
         out
     }
 
-    /// A message to another channel: a call, if it is to a function.
-    pub(crate) fn channel(&mut self, piece: &ReasoningPiece) -> Option<Call> {
-        let ReasoningPiece::Channel { header, text } = piece else { return None };
-        let to = header.split_whitespace().find_map(|word| word.strip_prefix("to=functions."))?;
-        let name: String = to.chars().take_while(|c| !matches!(c, '<' | ' ')).collect();
-        Some(Call { name, arguments: text.clone() })
+    /// A piece of a message in another channel, which is a call if it is to a function; the call before it, if that
+    /// has ended.
+    pub(crate) fn channel(&mut self, header: &str, text: &str) -> Option<Said> {
+        let to = header.split_whitespace().find_map(|word| word.strip_prefix("to=functions."));
+        let Some(to) = to else { return self.close_call() };
+        let name: String = to.chars().take_while(|c| *c != '<').collect();
+        let another = self.calling.as_ref().is_some_and(|(open, arguments)| {
+            *open != name || (is_object(arguments) && text.trim_start().starts_with('{'))
+        });
+        let ended = if another { self.close_call() } else { None };
+        self.calling.get_or_insert_with(|| (name, String::new())).1.push_str(text);
+        ended
+    }
+
+    /// The call whose message has ended, if there is one; without whole arguments it is text.
+    pub(crate) fn close_call(&mut self) -> Option<Said> {
+        let (name, arguments) = self.calling.take()?;
+        Some(if is_object(&arguments) { Said::Call(Call { name, arguments }) } else { Said::Text(arguments) })
     }
 
     /// Ends the answer.
     pub(crate) fn finish(mut self) -> Vec<Said> {
+        let last = self.close_call();
+        let mut out = self.finish_text();
+        out.extend(last);
+        out
+    }
+
+    fn finish_text(mut self) -> Vec<Said> {
         let held = std::mem::take(&mut self.held);
         let calls = match self.format {
             ToolFormat::Bare => bare(&held),
@@ -180,6 +205,10 @@ impl ToolReader {
     }
 }
 
+fn is_object(text: &str) -> bool {
+    serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_object())
+}
+
 /// The length of the longest end of `text` that is a beginning of `marker`.
 fn partial(text: &str, marker: &str) -> usize {
     let fits =
@@ -209,20 +238,26 @@ fn deepseek_call(text: &str) -> Option<Call> {
         None => (left, right),
     };
     let arguments = arguments.trim();
-    serde_json::from_str::<Value>(arguments).ok().filter(Value::is_object)?;
     let name = name.trim().to_string();
-    (!name.is_empty()).then(|| Call { name, arguments: arguments.to_string() })
+    (is_object(arguments) && !name.is_empty()).then(|| Call { name, arguments: arguments.to_string() })
 }
 
-/// A list of objects, or `NAME[ARGS]{..}`.
+/// A list of objects, or `NAME[ARGS]{..}` once or more, each but the first after a marker of its own.
 fn mistral(body: &str) -> Option<Vec<Call>> {
     let body = body.trim();
-    if let Some((name, arguments)) = body.split_once("[ARGS]") {
-        serde_json::from_str::<Value>(arguments).ok().filter(Value::is_object)?;
-        return Some(vec![Call { name: name.trim().to_string(), arguments: arguments.trim().to_string() }]);
+    if body.contains(MISTRAL_ARGS) {
+        return body.split(MISTRAL).map(mistral_call).collect();
     }
     let Value::Array(list) = serde_json::from_str(body).ok()? else { return None };
     list.iter().map(object_call).collect::<Option<Vec<Call>>>().filter(|calls| !calls.is_empty())
+}
+
+/// `NAME[ARGS]{..}` or `NAME[CALL_ID]ID[ARGS]{..}`.
+fn mistral_call(text: &str) -> Option<Call> {
+    let (name, arguments) = text.split_once(MISTRAL_ARGS)?;
+    let name = name.split(MISTRAL_ID).next()?.trim();
+    let call = || Call { name: name.to_string(), arguments: arguments.trim().to_string() };
+    (is_object(arguments) && !name.is_empty()).then(call)
 }
 
 /// Calls as JSON objects, one after the other or between semicolons.
@@ -284,10 +319,16 @@ mod tests {
         assert_eq!(read(ToolFormat::DeepSeek, &[DEEPSEEK]), both);
         let mistral = "[TOOL_CALLS][{\"name\":\"f\",\"arguments\":{\"a\":1}},{\"name\":\"g\",\"arguments\":{}}]";
         assert_eq!(read(ToolFormat::Mistral, &[mistral]), both);
+        let named = "[TOOL_CALLS]f[CALL_ID]a1b2[ARGS]{\"a\":1}[TOOL_CALLS]g[ARGS]{}";
+        assert_eq!(read(ToolFormat::Mistral, &[named]), both);
         assert_eq!(read(ToolFormat::Bare, &["{\"name\":\"f\",\"parameters\":{\"a\":1}}"]), both[..1]);
-        let piece = ReasoningPiece::Channel { header: "commentary to=functions.f".into(), text: "{\"a\":1}".into() };
-        let heard = ToolReader::new(ToolFormat::Channels).channel(&piece);
-        assert_eq!(heard.map(Said::Call).as_ref(), Some(&both[0]));
+        // In channels a call comes in pieces, and another one follows it.
+        let mut reader = ToolReader::new(ToolFormat::Channels);
+        let f = "commentary to=functions.f";
+        let pieces = [(f, "{\"a\""), (f, ":1}"), (f, "{"), (f, "}"), ("commentary to=functions.g json", "{\"a\":")];
+        let mut heard: Vec<Said> = pieces.iter().filter_map(|(header, text)| reader.channel(header, text)).collect();
+        heard.extend(reader.finish());
+        assert_eq!(heard, [both[0].clone(), call("f", "{}"), Said::Text("{\"a\":".into())], "the last is cut short");
     }
 
     #[test]
@@ -297,6 +338,7 @@ mod tests {
             (ToolFormat::Tags, "a <tool_call>{\"name\": 3}"),
             (ToolFormat::DeepSeek, "<｜tool▁calls▁begin｜>nothing"),
             (ToolFormat::Mistral, "[TOOL_CALLS] none"),
+            (ToolFormat::Mistral, "[TOOL_CALLS]f[ARGS]{\"a\":1}[TOOL_CALLS]g[ARGS]"),
             (ToolFormat::Bare, "{\"a\": 1}"),
             (ToolFormat::Bare, "An answer. {\"name\": \"f\"}"),
         ] {

@@ -323,8 +323,42 @@ async fn openais_responses() {
     }
     assert_eq!((&answer["tools"][0]["name"], &answer["reasoning"]["effort"]), (&json!("f"), &json!("none")));
     assert_eq!((&answer["parallel_tool_calls"], &answer["text"]["format"]["type"]), (&json!(false), &json!("text")));
-    let (status, _) = server.post("/v1/responses", &json!({"input": "x", "previous_response_id": "resp_1"})).await;
-    assert_eq!(status, 422);
+    server.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn responses_that_are_kept() {
+    let server = Running::start();
+    let said = |answer: &Value| answer["output"].as_array().unwrap().last().unwrap()["content"][0]["text"].clone();
+    // Nothing is kept unless the request says so.
+    let (_, first) = server.post("/v1/responses", &json!({"input": THINK})).await;
+    assert_eq!(first["store"], false);
+    let id = first["id"].as_str().unwrap();
+    let (status, error) = server.post("/v1/responses", &json!({"input": "x", "previous_response_id": id})).await;
+    assert_eq!((status, &error["error"]["code"]), (400, &json!("previous_response_not_found")));
+    // One that is kept is gone on with, as if its conversation were sent again.
+    let input = json!([{"role": "user", "content": THINK}]);
+    let (_, first) = server.post("/v1/responses", &json!({"input": input, "store": true})).await;
+    let id = first["id"].as_str().unwrap();
+    let path = format!("/v1/responses/{id}");
+    assert_eq!((&first["store"], server.get(&path).await), (&json!(true), (200, first.clone())));
+    let next = json!({"input": "SAY:Second", "previous_response_id": id, "store": true, "stream": true});
+    let events = named(&server, "/v1/responses", &next).await;
+    let second = &events.last().unwrap().1["response"];
+    assert_eq!((said(second), &second["previous_response_id"]), (json!("Second"), &json!(id)));
+    let mut items = vec![input[0].clone()];
+    items.extend(first["output"].as_array().unwrap().clone());
+    items.push(json!({"role": "user", "content": "SAY:Second"}));
+    let (_, whole) = server.post("/v1/responses", &json!({"input": items})).await;
+    assert_eq!(whole["usage"]["input_tokens"], second["usage"]["input_tokens"], "the same prompt");
+    let path_of_second = format!("/v1/responses/{}", second["id"].as_str().unwrap());
+    let (_, list) = server.get(&format!("{path_of_second}/input_items")).await;
+    let roles: Vec<&Value> = list["data"].as_array().unwrap().iter().map(|item| &item["role"]).collect();
+    assert_eq!(roles, [&json!("user"), &Value::Null, &json!("assistant"), &json!("user")], "{list}");
+    // Deleted, it is gone; what went on with it is not.
+    let deleted = server.client.delete(server.url(&path)).send().await.unwrap();
+    assert_eq!(deleted.json::<Value>().await.unwrap()["deleted"], true);
+    assert_eq!((server.get(&path).await.0, server.get(&path_of_second).await.0), (404, 200));
     server.assert_at_rest().await;
 }
 

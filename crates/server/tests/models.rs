@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Running, Setup, VECTOR_LEN, curve};
+use common::{Kind, Running, Setup, VECTOR_LEN, ask, ask_with, curve};
 use serde_json::{Value, json};
 
 /// The verdict on an answer to a question, whole and streamed.
@@ -141,7 +141,7 @@ async fn several_answers_share_the_pages_of_their_prompt() {
 
 #[tokio::test]
 async fn gaps_are_filled_where_the_model_has_the_tokens() {
-    let server = Running::with(Setup { fill: true, ..Setup::default() });
+    let server = Running::with(Setup { kind: Kind::Fill, ..Setup::default() });
     let (_, info) = server.get("/api/info").await;
     assert_eq!(info["models"][0]["fill_in_the_middle"], true);
     for path in ["/beta/completions", "/v1/completions"] {
@@ -157,4 +157,50 @@ async fn gaps_are_filled_where_the_model_has_the_tokens() {
     let plain = Running::start();
     let (status, error) = plain.post("/beta/completions", &json!({"prompt": "a", "suffix": "b"})).await;
     assert_eq!((status, &error["error"]["param"]), (422, &json!("suffix")));
+}
+
+#[tokio::test]
+async fn forms_are_kept_in_channels() {
+    let server = Running::with(Setup { kind: Kind::Channels, ..Setup::default() });
+    let thought = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant";
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}},
+                        "required": ["n"], "additionalProperties": false});
+    let function = json!({"name": "f", "parameters": schema, "strict": true});
+    let tools = json!([{"type": "function", "function": function}]);
+    let digit = |text: &str| {
+        let value: Value = serde_json::from_str(text).unwrap_or_else(|_| panic!("{text:?} is JSON"));
+        (0..=9).contains(&value["n"].as_i64().unwrap())
+    };
+    // Without a form the answer is what the model says.
+    let text = format!("SAY:{thought}<|channel|>final<|message|>Yes.");
+    let answer = server.chat(ask(&text)).await;
+    let message = &answer["choices"][0]["message"];
+    assert_eq!((&message["reasoning_content"], &message["content"]), (&json!("hm"), &json!("Yes.")));
+    // A schema: the model begins another answer than it may give.
+    let format = json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
+    let text = format!("SAY:{thought}<|channel|>final<|message|>{{\"n\": 12}}");
+    let answer = server.chat(ask_with(&text, json!({"response_format": format}))).await;
+    let message = &answer["choices"][0]["message"];
+    assert!(digit(message["content"].as_str().unwrap()), "{answer}");
+    assert_eq!(message["reasoning_content"], "hm");
+    // Strict tools, called by choice or by force.
+    let call = "<|channel|>commentary to=functions.f json<|message|>{\"n\": 12}";
+    let turned = " to=functions.f<|channel|>commentary json<|message|>{\"n\": 12}";
+    let said = "<|channel|>commentary<|message|>Let me see.<|end|><|start|>assistant";
+    for (choice, text) in [("auto", format!("{said}{call}")), ("required", call.into()), ("auto", turned.into())] {
+        let text = format!("SAY:{thought}{text}");
+        let answer = server.chat(ask_with(&text, json!({"tools": tools, "tool_choice": choice}))).await;
+        let (choice, message) = (&answer["choices"][0], &answer["choices"][0]["message"]);
+        assert_eq!((&choice["finish_reason"], &message["reasoning_content"]), (&json!("tool_calls"), &json!("hm")));
+        let call = &message["tool_calls"][0]["function"];
+        assert!(call["name"] == "f" && digit(call["arguments"].as_str().unwrap()), "{answer}");
+        assert_eq!(message["tool_calls"].as_array().unwrap().len(), 1, "{answer}");
+        assert_eq!(message["content"] == "Let me see.", text.contains("Let me see."), "{answer}");
+    }
+    // No form for an answer that has begun.
+    let prefix = json!([{"role": "user", "content": "x"}, {"role": "assistant", "content": "So", "prefix": true}]);
+    let body = json!({"messages": prefix, "response_format": {"type": "json_object"}});
+    let (status, answer) = server.post("/v1/chat/completions", &body).await;
+    assert_eq!((status, &answer["error"]["param"]), (422, &json!("response_format")), "{answer}");
+    server.assert_at_rest().await;
 }

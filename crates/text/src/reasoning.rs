@@ -236,10 +236,13 @@ impl ReasoningSplitter {
             }
             return false;
         };
-        // `assistant<|channel|>analysis`, `analysis`, `commentary to=x <|constrain|>json`.
+        // `assistant<|channel|>analysis`, `analysis`, `commentary to=x <|constrain|>json`, and with the one that is
+        // spoken to after the role: `assistant to=x<|channel|>commentary json`.
         let header = &self.held[..at];
-        let header = header.rsplit("<|channel|>").next().unwrap_or(header);
-        self.header = header.split("<|constrain|>").next().unwrap_or(header).trim().to_string();
+        let (role, header) = header.rsplit_once("<|channel|>").unwrap_or(("", header));
+        let to = role.split_whitespace().find(|word| word.starts_with("to="));
+        let header = header.split("<|constrain|>").next().unwrap_or(header).trim();
+        self.header = to.map_or_else(|| header.to_string(), |to| format!("{header} {to}"));
         self.held.drain(..at + MESSAGE.len());
         self.state = State::Message;
         true
@@ -346,6 +349,9 @@ mod tests {
         assert_eq!(run(&format, [text]), [reasoning("Sum."), call, content("4")]);
         let header = ReasoningFormat::Channels { starts_in_header: true };
         assert_eq!(run(&header, ["final<|message|>4"]), [content("4")]);
+        let turned = " to=functions.f<|channel|>commentary <|constrain|>json<|message|>{}<|call|>";
+        let call = ReasoningPiece::Channel { header: "commentary to=functions.f".into(), text: "{}".into() };
+        assert_eq!(run(&header, [turned]), [call], "whom it is for, after the role");
         assert_eq!(run(&format, ["no format < at all"]), [content("no format < at all")]);
     }
 

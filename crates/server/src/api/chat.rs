@@ -101,7 +101,7 @@ fn job(state: &State, request: ChatRequest, n: usize) -> ApiResult<Job> {
         (None, None) => Form::Any,
     };
     let plain = matches!(form, Form::Any) && shown.is_empty();
-    let guide = state.grammars.guide(form, budget)?;
+    let guide = state.grammars.guide(form, budget, prompt.format.as_ref())?;
     let most = request.max_completion_tokens.or(request.max_tokens);
     let sampling = Asked {
         temperature: request.temperature,

@@ -18,6 +18,7 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
+use self::responses::stored;
 use crate::error::ApiError;
 use crate::http::guard::{Allowed, guard};
 use crate::page;
@@ -42,7 +43,10 @@ pub(crate) fn router(state: Arc<State>, allowed: Allowed) -> Router {
             .route(&format!("{base}/messages/count_tokens"), post(messages::count));
     }
     for base in ["", "/v1"] {
-        router = router.route(&format!("{base}/responses"), post(responses::create));
+        router = router
+            .route(&format!("{base}/responses"), post(responses::create))
+            .route(&format!("{base}/responses/{{id}}"), get(stored::get).delete(stored::delete))
+            .route(&format!("{base}/responses/{{id}}/input_items"), get(stored::input_items));
     }
     // DeepSeek's base addresses are the host, /v1 and /beta; OpenAI's is /v1.
     for base in ["", "/v1", "/beta", "/beta/v1"] {

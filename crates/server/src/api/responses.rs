@@ -1,6 +1,8 @@
 //! OpenAI's `POST /v1/responses`: turned into a chat request, answered in items.
 //!
-//! Nothing is kept between requests: `previous_response_id` is refused, `store` in answers is false.
+//! A response is kept, and can be gone on with (`previous_response_id`), only if its request says `"store": true`.
+
+pub(crate) mod stored;
 
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use futures_util::Stream;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use self::stored::Keep;
 use super::blocks::{Block, Blocks, Change};
 use super::chat::{Head, start};
 use crate::error::{ApiError, ApiResult, Dialect};
@@ -37,15 +40,22 @@ pub(crate) async fn create(Shared(state): Shared<Arc<State>>, request: Request<B
 async fn answer(state: Arc<State>, request: Request<Body>) -> ApiResult<Response> {
     let (parts, body) = request.into_parts();
     let caller = state.caller(&parts.headers)?;
-    let request: ResponsesRequest = read_json(&state.limits, body).await?;
-    let (stream, asked) = (request.stream == Some(true), asked(&request));
-    let outputs = start(&state, &caller, chat_request(request)?).await?;
+    let mut request: ResponsesRequest = read_json(&state.limits, body).await?;
+    let (stream, store, asked) = (request.stream == Some(true), request.store == Some(true), asked(&request));
+    let mut items = match request.previous_response_id.take() {
+        Some(id) => stored::conversation(&state, caller.key, id).await?,
+        None => Vec::new(),
+    };
+    let before = items.len();
+    items.extend(take_input(&mut request));
+    let keep = if store { Some(Keep::prepare(&state, caller.key, &items).await?) } else { None };
+    let outputs = start(&state, &caller, chat_request(request, items, before)?).await?;
     let head = Responding { head: Head::new("resp_", &state)?, asked };
     let every = state.limits.keep_alive_every;
     if stream {
-        return Ok(stream::events(events(head, outputs), every));
+        return Ok(stream::events(events(head, outputs, keep), every));
     }
-    Ok(stream::value(whole(head, outputs), every, Dialect::OpenAi).await)
+    Ok(stream::value(whole(head, outputs, keep), every, Dialect::OpenAi).await)
 }
 
 /// What responses begin with, and what they say of their request.
@@ -68,7 +78,8 @@ fn asked(request: &ResponsesRequest) -> Value {
         "max_output_tokens": request.max_output_tokens,
         "metadata": request.metadata.clone().unwrap_or_default(),
         "parallel_tool_calls": request.parallel_tool_calls.unwrap_or(true),
-        "previous_response_id": null,
+        "previous_response_id": request.previous_response_id,
+        "store": request.store == Some(true),
         "reasoning": {"effort": request.reasoning.as_ref().and_then(|r| r.effort.clone()), "summary": null},
         "temperature": request.temperature,
         "text": {"format": format.map_or_else(|| json!({"type": "text"}), |format| json!(format))},
@@ -79,28 +90,30 @@ fn asked(request: &ResponsesRequest) -> Value {
     })
 }
 
-/// The same request in the words of chat completions.
-fn chat_request(request: ResponsesRequest) -> ApiResult<ChatRequest> {
-    for (field, given) in [
-        ("previous_response_id", request.previous_response_id.is_some()),
-        ("background", request.background == Some(true)),
-    ] {
-        if given {
-            let message = format!("{field} is not offered: nothing is kept here, send the whole conversation");
-            return Err(ApiError::value(field, message));
+/// The items of a request, a text as what the user says.
+fn take_input(request: &mut ResponsesRequest) -> Vec<Item> {
+    match std::mem::replace(&mut request.input, Input::Items(Vec::new())) {
+        Input::Items(items) => items,
+        Input::Text(text) => {
+            let (kind, role, content) = (Some("message".into()), Some(Role::User), Some(ItemContent::Text(text)));
+            vec![Item { kind, role, content, ..Item::default() }]
         }
+    }
+}
+
+/// The same request in the words of chat completions, with the items of its conversation, of which the first `before`
+/// are those of an earlier response.
+fn chat_request(request: ResponsesRequest, items: Vec<Item>, before: usize) -> ApiResult<ChatRequest> {
+    if request.background == Some(true) {
+        return Err(ApiError::value("background", "background is not offered: stream the answer instead"));
     }
     let mut messages = Vec::new();
     if let Some(text) = request.instructions {
         messages.push(said(Role::System, text));
     }
-    match request.input {
-        Input::Text(text) => messages.push(said(Role::User, text)),
-        Input::Items(items) => {
-            for (i, item) in items.into_iter().enumerate() {
-                push_item(&mut messages, item, &format!("input[{i}]"))?;
-            }
-        }
+    for (i, item) in items.into_iter().enumerate() {
+        let field = i.checked_sub(before).map_or("previous_response_id".into(), |i| format!("input[{i}]"));
+        push_item(&mut messages, item, &field)?;
     }
     let format = request.text.and_then(|text| text.format).map(|TextFormat { kind, name, schema }| ResponseFormat {
         kind,
@@ -247,7 +260,7 @@ fn response(head: &Responding, output: Vec<Value>, status: &str, done: Option<&S
     });
     let mut response = json!({
         "id": head.id, "object": "response", "created_at": head.created, "status": status, "model": head.model,
-        "output": output, "error": null, "incomplete_details": incomplete, "usage": usage, "store": false,
+        "output": output, "error": null, "incomplete_details": incomplete, "usage": usage,
         "fathom": done.map(|done| &done.extension),
     });
     if let (Some(response), Value::Object(asked)) = (response.as_object_mut(), asked) {
@@ -261,7 +274,7 @@ fn status_of(end: Option<&End>) -> &'static str {
 }
 
 /// The answer in one piece.
-async fn whole(head: Responding, mut outputs: mpsc::Receiver<Output>) -> ApiResult<Value> {
+async fn whole(head: Responding, mut outputs: mpsc::Receiver<Output>, keep: Option<Keep>) -> ApiResult<Value> {
     let (mut blocks, mut ended) = (Blocks::default(), None);
     while let Some(output) = outputs.recv().await {
         match output {
@@ -273,7 +286,11 @@ async fn whole(head: Responding, mut outputs: mpsc::Receiver<Output>) -> ApiResu
                 let status = status_of(ended.as_ref());
                 let blocks = blocks.finish();
                 let items = blocks.iter().enumerate().map(|(i, block)| item(&head.head, i, block, "completed"));
-                return Ok(response(&head, items.collect(), status, Some(&summary)));
+                let mut whole = response(&head, items.collect(), status, Some(&summary));
+                if let Some(keep) = keep {
+                    keep.finish(&mut whole).await;
+                }
+                return Ok(whole);
             }
         }
     }
@@ -353,7 +370,11 @@ impl Numbered {
 }
 
 /// The answer as a stream.
-fn events(head: Responding, mut outputs: mpsc::Receiver<Output>) -> impl Stream<Item = Event> + Send {
+fn events(
+    head: Responding,
+    mut outputs: mpsc::Receiver<Output>,
+    mut keep: Option<Keep>,
+) -> impl Stream<Item = Event> + Send {
     stream! {
         let (mut blocks, mut ended, mut numbered) = (Blocks::default(), None, Numbered { next: 0 });
         for name in ["response.created", "response.in_progress"] {
@@ -388,7 +409,10 @@ fn events(head: Responding, mut outputs: mpsc::Receiver<Output>) -> impl Stream<
                     let status = status_of(ended.as_ref());
                     let all = std::mem::take(&mut blocks).finish();
                     let items = all.iter().enumerate().map(|(i, block)| item(&head.head, i, block, "completed"));
-                    let whole = response(&head, items.collect(), status, Some(&summary));
+                    let mut whole = response(&head, items.collect(), status, Some(&summary));
+                    if let Some(keep) = keep.take() {
+                        keep.finish(&mut whole).await;
+                    }
                     let name = if status == "completed" { "response.completed" } else { "response.incomplete" };
                     yield numbered.event(name, json!({"response": whole}));
                     break;

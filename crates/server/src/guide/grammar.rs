@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use text::Tokenizer;
 
 use crate::tools::{
-    DEEPSEEK_BEGIN, DEEPSEEK_CALL, DEEPSEEK_CALL_END, DEEPSEEK_END, DEEPSEEK_SEP, MISTRAL, TAG, TAG_END, ToolFormat,
+    DEEPSEEK_BEGIN, DEEPSEEK_CALL, DEEPSEEK_CALL_END, DEEPSEEK_END, DEEPSEEK_SEP, MISTRAL, MISTRAL_ARGS, MISTRAL_ID,
+    TAG, TAG_END, ToolFormat,
 };
 use crate::wire::chat::Tool;
 
@@ -38,17 +39,7 @@ pub(super) fn strict(
 
 /// The rule `call`: what follows the marker.
 fn calls(tokenizer: &Tokenizer, tools: &[Tool], format: ToolFormat, one: bool) -> Result<String, String> {
-    let any = json!({"type": "object"});
-    let strict: Vec<Tool> = tools
-        .iter()
-        .map(|tool| {
-            let mut tool = tool.clone();
-            if tool.function.strict != Some(true) {
-                tool.function.parameters = Some(any.clone());
-            }
-            tool
-        })
-        .collect();
+    let strict = loosened(tools);
     let marker = |name: &str| special(tokenizer, name).unwrap_or_else(|| json!(name).to_string());
     let mut rules = String::new();
     match format {
@@ -71,7 +62,15 @@ fn calls(tokenizer: &Tokenizer, tools: &[Tool], format: ToolFormat, one: bool) -
             if one {
                 schema["maxItems"] = json!(1);
             }
-            let _ = writeln!(rules, "call: %json {}", readable(&schema)?);
+            let (id, args) = (marker(MISTRAL_ID), marker(MISTRAL_ARGS));
+            let names: Vec<String> = (0..strict.len()).map(|i| format!("tool{i}")).collect();
+            let _ = writeln!(rules, "call: list | {}", names.join(" | "));
+            let _ = writeln!(rules, "list: %json {}", readable(&schema)?);
+            let _ = writeln!(rules, "ID: /[A-Za-z0-9_-]{{1,40}}/");
+            for (i, tool) in strict.iter().enumerate() {
+                let _ = writeln!(rules, "tool{i}: {} ({id} ID)? {args} json{i}", json!(tool.function.name));
+                let _ = writeln!(rules, "json{i}: %json {}", readable(&parameters(tool))?);
+            }
         }
         _ => {
             let _ = writeln!(rules, "call: SPACE object SPACE {}", marker(TAG_END));
@@ -80,6 +79,70 @@ fn calls(tokenizer: &Tokenizer, tools: &[Tool], format: ToolFormat, one: bool) -
         }
     }
     Ok(rules)
+}
+
+/// What the last message of an answer in channels must be.
+pub(super) enum Last<'a> {
+    /// JSON after this schema.
+    Json(&'a Value),
+    /// A call of one of these.
+    Call(&'a [Tool]),
+    /// Text, or a call of one of these, whose arguments follow the schemas of strict tools.
+    Any(&'a [Tool]),
+}
+
+/// A whole answer in gpt-oss' channels ("harmony"), from the header of its first message on: thoughts, then a last
+/// message of this kind. A call ends the answer, so there is one at most.
+pub(super) fn channels(tokenizer: &Tokenizer, last: &Last) -> Result<String, String> {
+    let token = |name: &str| special(tokenizer, name).ok_or(format!("the vocabulary has no token {name}"));
+    let (start, channel, message, end) =
+        (token("<|start|>")?, token("<|channel|>")?, token("<|message|>")?, token("<|end|>")?);
+    let json_mark = match special(tokenizer, "<|constrain|>") {
+        Some(constrain) => format!("(\" \"? {constrain} \"json\" | \" json\")?"),
+        None => "\" json\"?".to_string(),
+    };
+    // Text before a call may be for the reader; before the answer itself only thoughts are.
+    let thoughts = if let Last::Any(_) = last { "(\"analysis\" | \"commentary\")" } else { "\"analysis\"" };
+    let mut rules = String::from("start: (thought next)* last\nTEXT: /(?s:.*)/\n");
+    let _ = writeln!(rules, "thought: {channel} {thoughts} {message} TEXT {end}");
+    let _ = writeln!(rules, "next: {start} \"assistant\"");
+    let tools = match last {
+        Last::Json(schema) => {
+            let _ = writeln!(rules, "last: {channel} \"final\" {json_mark} {message} json");
+            let _ = writeln!(rules, "json: %json {}", readable(schema)?);
+            return Ok(rules);
+        }
+        Last::Call(tools) => {
+            rules += "last: call\n";
+            tools.to_vec()
+        }
+        Last::Any(tools) => {
+            let _ = writeln!(rules, "last: call | {channel} \"final\" {message} TEXT");
+            loosened(tools)
+        }
+    };
+    let calls: Vec<String> = (0..tools.len()).map(|i| format!("call{i}")).collect();
+    let _ = writeln!(rules, "call: {}", calls.join(" | "));
+    for (i, tool) in tools.iter().enumerate() {
+        // The one that is spoken to stands before the channel or after it.
+        let to = json!(format!(" to=functions.{}", tool.function.name));
+        let header = format!("({channel} \"commentary\" {to} | {to} {channel} \"commentary\")");
+        let _ = writeln!(rules, "call{i}: {header} {json_mark} {message} json{i}");
+        let _ = writeln!(rules, "json{i}: %json {}", readable(&parameters(tool))?);
+    }
+    Ok(rules)
+}
+
+/// The tools; those that are not strict take any object.
+fn loosened(tools: &[Tool]) -> Vec<Tool> {
+    let loose = |tool: &Tool| {
+        let mut tool = tool.clone();
+        if tool.function.strict != Some(true) {
+            tool.function.parameters = Some(json!({"type": "object"}));
+        }
+        tool
+    };
+    tools.iter().map(loose).collect()
 }
 
 /// A marker that is a token and no text.
@@ -162,11 +225,15 @@ mod tests {
 
     /// A tokenizer whose markers of calls are letters like any others, or tokens of their own.
     fn tokenizer(tokens: bool) -> &'static Tokenizer {
+        with_tokens(if tokens { &MARKERS } else { &[] })
+    }
+
+    fn with_tokens(names: &[&str]) -> &'static Tokenizer {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fathom/tests/fixtures/tiny-chat");
         let mut file: Value = from_str(&std::fs::read_to_string(fixture.join("tokenizer.json")).unwrap()).unwrap();
         let added = file["added_tokens"].as_array_mut().unwrap();
         let next = added.iter().filter_map(|token| token["id"].as_u64()).max().unwrap() + 1;
-        for (id, name) in (next..).zip(MARKERS).filter(|_| tokens) {
+        for (id, name) in (next..).zip(names) {
             let no = false;
             added.push(json!({"id": id, "content": name, "special": true, "single_word": no, "lstrip": no,
                 "rstrip": no, "normalized": no}));
@@ -197,7 +264,7 @@ mod tests {
         let tools = [tool("weather", true), tool("free", false)];
         // A call with its marker, of a name and arguments.
         type Call = fn(&str, &str) -> String;
-        let forms: [(ToolFormat, Call); 4] = [
+        let forms: [(ToolFormat, Call); 6] = [
             (ToolFormat::Tags, |name, arguments| {
                 format!("{TAG}\n{{\"name\": \"{name}\", \"arguments\": {arguments}}}\n{TAG_END}")
             }),
@@ -214,6 +281,10 @@ mod tests {
             }),
             (ToolFormat::Mistral, |name, arguments| {
                 format!("{MISTRAL}[{{\"name\": \"{name}\", \"arguments\": {arguments}}}]")
+            }),
+            (ToolFormat::Mistral, |name, arguments| format!("{MISTRAL}{name}{MISTRAL_ARGS}{arguments}")),
+            (ToolFormat::Mistral, |name, arguments| {
+                format!("{MISTRAL}{name}{MISTRAL_ID}a1B2{MISTRAL_ARGS}{arguments}")
             }),
         ];
         for tokens in [false, true] {
@@ -245,5 +316,49 @@ mod tests {
             }
         }
         assert!(strict(tokenizer(false), &tools, ToolFormat::Bare, true).is_none());
+    }
+
+    #[test]
+    fn answers_in_channels_end_with_what_is_asked() {
+        let names = ["<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|return|>", "<|call|>"];
+        let tokenizer = with_tokens(&names);
+        let size = 1 + (0..4096).rev().find(|&id| tokenizer.token(id).is_some()).unwrap();
+        let factory = super::super::factory(tokenizer, size as usize).unwrap();
+        let schema = json!({"type": "object", "properties": {"city": {"enum": ["Rome", "Cairo"]}},
+            "required": ["city"], "additionalProperties": false});
+        let tool = |name: &str, strict: bool| -> Tool {
+            let function = json!({"name": name, "parameters": schema, "strict": strict});
+            serde_json::from_value(json!({"type": "function", "function": function})).unwrap()
+        };
+        let tools = [tool("weather", true), tool("free", false)];
+        let thought = "<|channel|>analysis<|message|>Hm {<|end|><|start|>assistant";
+        let to = |header: &str, arguments: &str| format!("{header}<|message|>{arguments}");
+        let (rome, paris) = ("{\"city\": \"Rome\"}", "{\"city\": \"Paris\"}");
+        let json = to("<|channel|>final", rome);
+        let marked = to("<|channel|>final <|constrain|>json", rome);
+        let text = to("<|channel|>final", "It rains in Rome.");
+        let call = to("<|channel|>commentary to=functions.weather <|constrain|>json", rome);
+        let turned = to(" to=functions.weather<|channel|>commentary json", rome);
+        let loose = to("<|channel|>commentary to=functions.free", paris);
+        let wrong = to("<|channel|>commentary to=functions.weather", paris);
+        let other = to("<|channel|>commentary to=functions.nobody", rome);
+        let all = [&json, &marked, &text, &call, &turned, &loose, &wrong, &other];
+        for (last, right) in [
+            (Last::Json(&schema), vec![&json, &marked]),
+            (Last::Call(&tools), vec![&call, &turned]),
+            (Last::Any(&tools), vec![&json, &text, &call, &turned, &loose]),
+        ] {
+            let grammar = channels(tokenizer, &last).unwrap();
+            let matcher = Matcher::new(factory.create_parser(TopLevelGrammar::from_lark(grammar)));
+            assert!(!matcher.is_error(), "{:?}", matcher.get_error());
+            for answer in all {
+                for before in ["".to_string(), thought.to_string(), thought.repeat(2)] {
+                    let whole = format!("{before}{answer}");
+                    assert_eq!(fits(tokenizer, &matcher, &whole), right.contains(&answer), "{whole}");
+                }
+            }
+            assert!(!fits(tokenizer, &matcher, thought), "a thought is no answer");
+            assert!(!fits(tokenizer, &matcher, rome), "nor is what is in no channel");
+        }
     }
 }

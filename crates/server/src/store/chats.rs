@@ -100,8 +100,7 @@ impl Store {
             Some(id) => write.execute("DELETE FROM chats WHERE key = ? AND id = ?", params![key, id])?,
             None => write.execute("DELETE FROM chats WHERE key = ?", [key])?,
         };
-        // Old versions of pages are in the log until it is written back and cut.
-        write.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        super::cut_log(&write)?;
         Ok(count)
     }
 

@@ -227,6 +227,6 @@ mod tests {
         let file = rusqlite::Connection::open(directory.path().join(super::super::FILE)).unwrap();
         file.pragma_update(None, "user_version", 99).unwrap();
         let error = Store::open(directory.path()).err().unwrap().to_string();
-        assert!(error.contains("later version of fathom (store version 99; this one knows 1)"), "{error}");
+        assert!(error.contains("later version of fathom (store version 99; this one knows 2)"), "{error}");
     }
 }

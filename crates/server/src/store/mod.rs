@@ -1,4 +1,4 @@
-//! Keys, ledger and chats: one SQLite file in the data directory.
+//! Keys, ledger, chats and kept responses: one SQLite file in the data directory.
 //!
 //! Writes are transactions in a write-ahead log that is synchronised with the disk before a request is told that it is
 //! done. Deleted content is overwritten (`secure_delete`). Readers have a connection of their own and never wait for
@@ -7,6 +7,7 @@
 pub mod chats;
 pub mod keys;
 pub mod ledger;
+pub mod responses;
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ use thiserror::Error;
 const FILE: &str = "fathom.db";
 
 /// What takes the store from one version to the next; the file's `user_version` counts them.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE keys (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
@@ -63,7 +65,19 @@ CREATE TABLE chats (
     PRIMARY KEY (key, id)
 ) STRICT;
 CREATE INDEX chats_by_change ON chats (key, updated_ms DESC, id);
-"];
+",
+    "
+CREATE TABLE responses (
+    key INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    conversation TEXT NOT NULL,
+    response TEXT NOT NULL,
+    PRIMARY KEY (key, id)
+) STRICT;
+CREATE INDEX responses_by_age ON responses (created_ms);
+",
+];
 
 /// Why the store cannot do something.
 #[derive(Debug, Error)]
@@ -165,6 +179,11 @@ fn migrate(connection: &mut Connection, file: &Path) -> Result<(), StoreError> {
     }
     transaction.pragma_update(None, "user_version", MIGRATIONS.len() as u32)?;
     Ok(transaction.commit()?)
+}
+
+/// Writes the log back and cuts it: old versions of pages, deleted words among them, are there until then.
+fn cut_log(write: &Connection) -> Result<(), StoreError> {
+    Ok(write.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
 }
 
 /// Milliseconds since 1970.

@@ -181,7 +181,7 @@ pub struct FunctionDescription {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Value>,
     /// Calls follow the schema also where the model may call or not. Forced calls always do. Not kept by models that
-    /// write calls as bare JSON or in channels, where nothing tells a call from text before it ends.
+    /// write calls as bare JSON, where nothing tells a call from text before it ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
 }

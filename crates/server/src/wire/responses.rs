@@ -1,4 +1,4 @@
-//! OpenAI's `/v1/responses`, without state on the server: every request carries its whole conversation.
+//! OpenAI's `/v1/responses`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -35,8 +35,11 @@ pub struct ResponsesRequest {
     pub parallel_tool_calls: Option<bool>,
     /// Said again in the response.
     pub metadata: Option<Map<String, Value>>,
-    /// Not offered: nothing is kept here.
+    /// A kept response that this request goes on with: its conversation and its output come before `input`.
     pub previous_response_id: Option<String>,
+    /// Keep the response and its conversation under the key for 30 days; without it nothing is kept (OpenAI keeps
+    /// unless told not to).
+    pub store: Option<bool>,
     /// Not offered.
     pub background: Option<bool>,
 }
@@ -52,27 +55,33 @@ pub enum Input {
 }
 
 /// An item of a conversation: the fields of all types, of which `type` says which are used.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 pub struct Item {
     /// `message` (also if left out), `function_call`, `function_call_output` or `reasoning`.
-    #[serde(rename = "type")]
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Of `message`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<super::chat::Role>,
     /// Of `message` and `reasoning`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<ItemContent>,
     /// Of calls and their outputs.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub call_id: Option<String>,
     /// Of `function_call`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Of `function_call`: a JSON object as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub arguments: Option<String>,
     /// Of `function_call_output`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<ItemContent>,
 }
 
 /// A text, or parts.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(untagged, expecting = "a text, or a list of parts")]
 pub enum ItemContent {
     /// A text.
@@ -82,12 +91,13 @@ pub enum ItemContent {
 }
 
 /// A part of a text.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct ItemPart {
     /// `input_text`, `output_text`, `reasoning_text`, `text` or `refusal`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The text.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }
 

@@ -145,15 +145,20 @@ impl Stub {
 
     /// The next token of what the last message asks for, if the answer has kept to it so far.
     fn scripted(&self, context: &[u32]) -> Option<u32> {
-        let turn = context.iter().rposition(|&t| t == IM_START)?;
+        let whole = |text: &str| self.tokenizer.encode_with_specials(text).unwrap();
+        let channels = self.tokenizer.id(CHANNELS[0]);
+        let header = whole(if channels.is_some() { "<|start|>assistant" } else { "<|im_start|>assistant\n" });
+        // An answer in channels has the same header before each of its messages.
+        let turn = match channels {
+            Some(_) => context.windows(header.len()).position(|window| window == header)?,
+            None => context.iter().rposition(|&t| t == IM_START)?,
+        };
         let asked = self.tokenizer.decode(&context[..turn], Specials::Hide);
         let script = &asked[asked.rfind("SAY:")? + 4..];
         let script = script.split("::END").next().unwrap_or(script);
         let script = script.strip_suffix('\n').unwrap_or(script);
         assert!(script != "PANIC", "as it was told");
-        let whole = |text: &str| self.tokenizer.encode_with_specials(text).unwrap();
         let said = &context[turn..];
-        let header = whole("<|im_start|>assistant\n");
         let said = said.strip_prefix(header.as_slice())?;
         let closed = whole("<think>\n\n</think>\n\n");
         let said = said.strip_prefix(closed.as_slice()).unwrap_or(said);
@@ -174,25 +179,59 @@ pub(crate) fn tokenizer() -> &'static Tokenizer {
 /// DeepSeek's tokens for gaps: before, the gap itself, after.
 const FILL: [&str; 3] = ["<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"];
 
-/// The same tokenizer with tokens for gaps.
-fn fill_tokenizer() -> &'static Tokenizer {
-    static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
-    TOKENIZER.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"] {
-            std::fs::copy(fixture().join(file), directory.path().join(file)).unwrap();
+/// gpt-oss' tokens of channels.
+const CHANNELS: [&str; 4] = ["<|start|>", "<|end|>", "<|message|>", "<|channel|>"];
+const CHANNELS_TEMPLATE: &str = "{%- for message in messages %}{{- '<|start|>' + message.role + '<|message|>' + \
+    message.content + '<|end|>' }}{%- endfor %}{# tools #}{{- '<|start|>assistant' }}";
+
+/// What the stub's vocabulary and template are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Kind {
+    /// Turns between markers.
+    #[default]
+    Plain,
+    /// The same, and it can fill gaps.
+    Fill,
+    /// Messages in channels.
+    Channels,
+}
+
+impl Kind {
+    fn tokenizer(self) -> &'static Tokenizer {
+        static FILLING: OnceLock<Tokenizer> = OnceLock::new();
+        static CHANNELED: OnceLock<Tokenizer> = OnceLock::new();
+        match self {
+            Kind::Plain => tokenizer(),
+            Kind::Fill => FILLING.get_or_init(|| tokenizer_with(&FILL, None)),
+            Kind::Channels => CHANNELED.get_or_init(|| tokenizer_with(&CHANNELS, Some(CHANNELS_TEMPLATE))),
         }
-        let path = directory.path().join("tokenizer.json");
-        let mut file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let added = file["added_tokens"].as_array_mut().unwrap();
-        for name in FILL {
-            let mut token = added[0].clone();
-            (token["id"], token["content"]) = (json!(391 + added.len()), json!(name));
-            added.push(token);
-        }
-        std::fs::write(&path, file.to_string()).unwrap();
-        Tokenizer::from_directory(directory.path()).unwrap()
-    })
+    }
+}
+
+/// The same tokenizer with more special tokens, and perhaps another template.
+fn tokenizer_with(names: &[&str], template: Option<&str>) -> Tokenizer {
+    let directory = tempfile::tempdir().unwrap();
+    let read = |file: &str| serde_json::from_slice(&std::fs::read(fixture().join(file)).unwrap()).unwrap();
+    let mut tokens: Value = read("tokenizer.json");
+    let added = tokens["added_tokens"].as_array_mut().unwrap();
+    for name in names {
+        let mut token = added[0].clone();
+        (token["id"], token["content"]) = (json!(391 + added.len()), json!(name));
+        added.push(token);
+    }
+    let mut config: Value = read("tokenizer_config.json");
+    if let Some(template) = template {
+        config["chat_template"] = json!(template);
+    }
+    for (file, value) in [("tokenizer.json", tokens), ("tokenizer_config.json", config)] {
+        // In channels an answer ends with a token of its own.
+        let end = if template.is_some() { "<|return|>" } else { "<|im_end|>" };
+        std::fs::write(directory.path().join(file), value.to_string().replace("<|im_end|>", end)).unwrap();
+    }
+    for file in ["generation_config.json", "config.json"] {
+        std::fs::copy(fixture().join(file), directory.path().join(file)).unwrap();
+    }
+    Tokenizer::from_directory(directory.path()).unwrap()
 }
 
 /// A running server; stopped when it is dropped.
@@ -212,14 +251,13 @@ pub(crate) struct Setup {
     pub(crate) data: Option<Arc<tempfile::TempDir>>,
     /// The identity of the model whose pages are kept on disk.
     pub(crate) prompt_cache: Option<[u8; 32]>,
-    /// The model can fill gaps.
-    pub(crate) fill: bool,
+    pub(crate) kind: Kind,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
         let engine = EngineLimits { running_max: 16, context_tokens_max: 1024, pages: 256, ..EngineLimits::default() };
-        Setup { limits: Limits::default(), engine, data: None, prompt_cache: None, fill: false }
+        Setup { limits: Limits::default(), engine, data: None, prompt_cache: None, kind: Kind::Plain }
     }
 }
 
@@ -229,7 +267,7 @@ impl Running {
     }
 
     pub(crate) fn with(setup: Setup) -> Running {
-        let tokenizer = if setup.fill { fill_tokenizer() } else { tokenizer() };
+        let tokenizer = setup.kind.tokenizer();
         Running::on(setup, move |engine, gate| {
             let cache = vec![u32::MAX; engine.pages * PAGE_LEN];
             Stub { cache, tokenizer, gate: Arc::clone(gate) }
@@ -242,7 +280,7 @@ impl Running {
         compute: impl Fn(&EngineLimits, &Arc<Gate>) -> C + Send + 'static,
     ) -> Running {
         let data = setup.data.unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
-        let tokenizer = if setup.fill { fill_tokenizer() } else { tokenizer() };
+        let tokenizer = setup.kind.tokenizer();
         let listen = "127.0.0.1:0".parse().unwrap();
         let context_tokens = setup.engine.context_tokens_max;
         let server =
