@@ -2,8 +2,8 @@
 //!
 //! A grammar (llguidance) tells before every token which ones may come, so an answer has its form the first time or is
 //! cut short by its length; nothing is tried again. Reasoning comes before the form and is not bound by it. A budget
-//! of reasoning closes it when it is used up. Only in gpt-oss' channels, where every message has its header, the grammar
-//! is that of the whole answer.
+//! of reasoning closes it when it is used up. Only in gpt-oss' channels, where every message has its header, the
+//! grammar is that of the whole answer.
 
 mod grammar;
 

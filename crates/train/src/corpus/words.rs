@@ -27,7 +27,7 @@ impl Source for Words {
     }
 
     fn origin(&self) -> String {
-        "Word problems of 1 to 6 operations with worked steps in English and Arabic, grammar version 3; held-out forms \
+        "Word problems of 1 to 6 operations with worked steps in English and Arabic, grammar version 4; held-out forms \
          and the problems of reinforcement learning excluded."
             .into()
     }

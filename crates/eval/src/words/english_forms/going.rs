@@ -96,6 +96,7 @@ pub(super) const BUSES: EnglishTheme = EnglishTheme {
             "{B} has {times} as many {things} as {A}.",
         ],
         half: &[
+            "{A} [carries|holds] twice as many {things} as {B}.",
             "There are half as many {things} on {B} as on {A}.",
             "{B} [carries|holds] half as many {things} as {A}.",
             "{B} is half as full as {A}.",
@@ -373,6 +374,7 @@ pub(super) const WALKS: EnglishTheme = EnglishTheme {
             "{B} goes {n} {things} further than {A}.",
         ],
         fewer: &[
+            "{B} stops before {A} does and goes {n} {things} less.",
             "{B} goes {n} fewer {things} than {A}.",
             "{B} [walks|runs|gets] {n} fewer {things} than {A}.",
             "{B} goes {n} {things} less than {A}.",

@@ -120,6 +120,7 @@ pub(super) const THINGS: EnglishTheme = EnglishTheme {
             "{B}'s collection has {n} more {things} than {A}'s.",
         ],
         fewer: &[
+            "{A} [owns|holds|counts|keeps|collected] {n} more {things} than {B}.",
             "{B} has {n} fewer {things} than {A}.",
             "{B} has {n} {things} fewer than {A}.",
             "{B} [owns|holds|counts|keeps|collected] {n} fewer {things} than {A}.",
@@ -145,6 +146,7 @@ pub(super) const THINGS: EnglishTheme = EnglishTheme {
             "The number of {B}'s {things} is {times} the number of {A}'s.",
         ],
         half: &[
+            "{A} [owns|holds|counts|keeps|collected|bought] twice as many {things} as {B}.",
             "{B} has half as many {things} as {A}.",
             "{B} owns half as many {things} as {A}.",
             "{B} [holds|counts|keeps|collected|bought] half as many {things} as {A}.",
@@ -278,6 +280,7 @@ pub(super) const PAGES: EnglishTheme = EnglishTheme {
         ],
         loses: &[],
         more: &[
+            "{B} beats {A} [easily|clearly|in the end], by {n} {things}.",
             "{B} reads {n} more {things} than {A}.",
             "{B} reads {n} {things} more than {A}[ does|].",
             "{A} reads {n} fewer {things} than {B}.",
@@ -428,6 +431,7 @@ pub(super) const COINS: EnglishTheme = EnglishTheme {
             "A gift costs {A} {n} {things}.",
         ],
         more: &[
+            "{B} is richer than {A}, by {n} {things}.",
             "{B} has {n} more {things} than {A}.",
             "{B} has {n} {things} more than {A}.",
             "{A} has {n} fewer {things} than {B}.",
@@ -441,6 +445,7 @@ pub(super) const COINS: EnglishTheme = EnglishTheme {
             "{B} is {n} {things} richer than {A}.",
         ],
         fewer: &[
+            "{B} is poorer than {A}, by {n} {things}.",
             "{B} has {n} fewer {things} than {A}.",
             "{B} has {n} {things} less than {A}.",
             "{B} [owns|saved|earned] {n} fewer {things} than {A}.",
