@@ -5,11 +5,12 @@ use crate::export::Finished;
 use crate::recipe::Precision;
 use crate::run::HeldOut;
 
-/// The text of `README.md` for an exported model.
-pub(crate) fn card(run: &Finished, bill: &Bill) -> String {
+/// The text of `README.md` for an exported model; `before` is the card of the model that its training began with.
+pub(crate) fn card(run: &Finished, bill: &Bill, before: Option<&str>) -> String {
     let recipe = &run.recipe;
     let mut text = format!(
-        "---\nlicense: other\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n# {}\n\n",
+        "---\nlicense: {}\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n# {}\n\n",
+        before.and_then(licence).unwrap_or("other"),
         recipe.name
     );
     text += "Trained by fathom from the recipe and the data below; ";
@@ -62,7 +63,36 @@ pub(crate) fn card(run: &Finished, bill: &Bill) -> String {
     }
     text += "\n## Bill\n\n";
     text += &table(&bill.rows());
+    if let Some(before) = before {
+        text += "\n## The model that this training began with\n\n";
+        text += &lowered(body(before));
+    }
     text
+}
+
+/// The head of a card, between lines of dashes, and what follows it.
+fn parts(card: &str) -> Option<(&str, &str)> {
+    card.strip_prefix("---\n")?.split_once("\n---\n")
+}
+
+fn body(card: &str) -> &str {
+    parts(card).map_or(card, |(_, body)| body).trim_start()
+}
+
+/// The licence that a card's head names.
+fn licence(card: &str) -> Option<&str> {
+    parts(card)?.0.lines().find_map(|line| line.strip_prefix("license:")).map(str::trim)
+}
+
+/// A text whose headings stand below one of the second level; marks of comments in code are no headings.
+fn lowered(text: &str) -> String {
+    let mut code = false;
+    let line = |line: &str| {
+        code ^= line.trim_start().starts_with("```");
+        let heading = !code && line.trim_start_matches('#').starts_with(' ') && line.starts_with('#');
+        format!("{}{line}\n", if heading { "##" } else { "" })
+    };
+    text.lines().map(line).collect()
 }
 
 /// What products were computed in.
@@ -88,4 +118,17 @@ fn plain(text: &str) -> String {
         .collect::<String>()
         .replace('|', "\\|")
         .replace('<', "&lt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_keeps_what_the_one_before_says() {
+        let before = "---\nlicense: apache-2.0\ntags: x\n---\n\n# Base\n\nText.\n\n```\n# code\n```\n\n## Data\n";
+        assert_eq!(licence(before), Some("apache-2.0"));
+        assert_eq!(lowered(body(before)), "### Base\n\nText.\n\n```\n# code\n```\n\n#### Data\n");
+        assert_eq!((licence("# Base\n"), body("# Base\n")), (None, "# Base\n"));
+    }
 }

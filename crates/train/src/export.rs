@@ -96,10 +96,14 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T
 /// # Errors
 /// If the run cannot be read, `out` is there already, or cannot be written.
 pub fn export(folder: &Path, out: &Path, storage: Storage, warn: &mut dyn FnMut(&str)) -> Result<Finished, RunError> {
-    let run = Finished::read(folder, warn)?;
+    let mut run = Finished::read(folder, warn)?;
     let bill = run.bill()?;
+    let start = folder.join(layout::START);
+    // A model that was not made here has a card perhaps, and no manifest.
+    run.manifest.before = read_json(&start.join(layout::MANIFEST)).ok();
+    let before = fs::read_to_string(start.join("README.md")).ok();
     let texts = [
-        ("README.md", card::card(&run, &bill)),
+        ("README.md", card::card(&run, &bill, before.as_deref())),
         ("manifest.json", pretty(&run.manifest)),
         ("recipe.json", pretty(&run.recipe)),
     ];

@@ -36,6 +36,9 @@ pub mod layout {
     pub const EARLIER: &str = "recipes";
     /// The manifest of the training set.
     pub const MANIFEST: &str = "manifest.json";
+    /// What stands beside the weights of the model that the run began with: its card, its manifest and, for
+    /// reinforcement, what its export needs.
+    pub const START: &str = "start";
     /// A copy of the tokenizer.
     pub const TOKENIZER: &str = "tokenizer";
     /// The report that is written when a run ends or stops.
@@ -163,14 +166,20 @@ fn keep(recipe: &Recipe, manifest: &data::Manifest, folder: &Path) -> Result<(),
     }
     put(folder.join(layout::RECIPE), json(serde_json::to_string_pretty(recipe)).as_bytes())?;
     put(folder.join(layout::MANIFEST), json(serde_json::to_string_pretty(manifest)).as_bytes())?;
-    let kept = folder.join(layout::TOKENIZER);
-    std::fs::create_dir_all(&kept).map_err(|source| RunError::Write { path: kept.clone(), source })?;
-    for name in TOKENIZER_FILES {
-        let path = recipe.path(&recipe.tokenizer.folder).join(name);
-        if path.is_file() {
-            let content = std::fs::read(&path).map_err(|source| RunError::Read { path, source })?;
-            put(kept.join(name), &content)?;
-        }
+    if let Some(from) = &recipe.init.from {
+        keep_files(&recipe.path(from), &["README.md", layout::MANIFEST], &folder.join(layout::START))?;
+    }
+    keep_files(&recipe.path(&recipe.tokenizer.folder), &TOKENIZER_FILES, &folder.join(layout::TOKENIZER))
+}
+
+/// Copies those of the files in the folder `from` that are there to the folder `to`.
+pub(crate) fn keep_files(from: &Path, names: &[&str], to: &Path) -> Result<(), RunError> {
+    std::fs::create_dir_all(to).map_err(|source| RunError::Write { path: to.to_path_buf(), source })?;
+    for path in names.iter().map(|name| from.join(name)).filter(|path| path.is_file()) {
+        let copy = to.join(path.file_name().unwrap_or_default());
+        let content = std::fs::read(&path).map_err(|source| RunError::Read { path, source })?;
+        let written = files::write_whole(&copy, |out| out.write_all(&content));
+        written.map_err(|source| RunError::Write { path: copy, source })?;
     }
     Ok(())
 }

@@ -150,6 +150,17 @@ fn what_is_exported_opens_with_the_logits_of_the_trained_model() {
     let tuned = site.recipe(&[("tokens = 5120", &from), ("[tokenizer]", &change)]);
     let begun = Transformer::new(&tuned, tuned.spec().unwrap(), &Pool::new(1)).unwrap();
     assert_eq!(begun.masters(), weights(&recipe, &folder));
+    // Its card says what those had learned from, too.
+    go(&tuned, &site.path("tuned"), 2, None);
+    export(&site.path("tuned"), &site.path("again"), Storage::F32, &mut |text| panic!("{text}")).unwrap();
+    let read = |file: &str| std::fs::read_to_string(site.path("again").join(file)).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&read("manifest.json")).unwrap();
+    let first: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(site.path("f32").join("manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest["before"], first);
+    let (card, hash) = (read("README.md"), first["sources"][0]["text_sha256"].as_str().unwrap());
+    let (own, before) = card.split_once("## The model that this training began with").expect("two models");
+    assert!(own.contains("## Data") && before.contains("#### Data") && before.contains(hash), "{card}");
 }
 
 #[test]

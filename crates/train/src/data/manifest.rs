@@ -19,6 +19,9 @@ pub struct Manifest {
     pub sources: Vec<SourceEntry>,
     /// The packed sets by name: `main`, `decay` and `held-out`.
     pub sets: BTreeMap<String, SetEntry>,
+    /// In an exported model: the manifest of the model that this training began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Manifest>>,
 }
 
 /// What one source gave.

@@ -202,6 +202,7 @@ fn make(
         vocabulary: tokenizer.vocab_size(),
         sources: gathered.sources,
         sets,
+        before: None,
     };
     // Last, and whole: a folder with a manifest is complete.
     let path = folder.join("manifest.json");

@@ -9,30 +9,20 @@ use super::log::{Measured, read_log};
 use crate::bill::grouped;
 use crate::export::{Storage, Values, pretty, read_json, write_model};
 use crate::files;
-use crate::pretrain::layout;
+use crate::pretrain::{keep_files, layout};
 use crate::run::RunError;
 use crate::run::checkpoint::{self, State};
 
-/// In the run's folder: what stands beside the weights of the model that the run began with.
-const START: &str = "start";
-/// Those files.
+/// What is kept of the model that the run began with.
 const START_FILES: [&str; 6] =
     ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "README.md", "manifest.json"];
 
 /// Copies into the run's folder what [`export`] needs, so that it stands for itself.
 pub(super) fn keep_start(recipe: &Recipe, folder: &Path) -> Result<(), RunError> {
-    let write = |path: &Path, content: &[u8]| {
-        let written = files::write_whole(path, |out| out.write_all(content));
-        written.map(|_| ()).map_err(|source| RunError::Write { path: path.to_path_buf(), source })
-    };
-    write(&folder.join(layout::RECIPE), pretty(recipe).as_bytes())?;
-    let (from, start) = (recipe.from(), folder.join(START));
-    std::fs::create_dir_all(&start).map_err(|source| RunError::Write { path: start.clone(), source })?;
-    for path in START_FILES.map(|name| from.join(name)).iter().filter(|path| path.is_file()) {
-        let content = std::fs::read(path).map_err(|source| RunError::Read { path: path.clone(), source })?;
-        write(&start.join(path.file_name().unwrap_or_default()), &content)?;
-    }
-    Ok(())
+    let path = folder.join(layout::RECIPE);
+    let written = files::write_whole(&path, |out| out.write_all(pretty(recipe).as_bytes()));
+    written.map_err(|source| RunError::Write { path, source })?;
+    keep_files(&recipe.from(), &START_FILES, &folder.join(layout::START))
 }
 
 /// Writes the model of the newest checkpoint of the run in `folder` to the new folder `out`.
@@ -49,7 +39,7 @@ pub fn export(
     let checkpoints = folder.join("checkpoints");
     let none = || RunError::Checkpoint { path: checkpoints.clone(), reason: "there is no whole checkpoint".into() };
     let (checkpoint, state) = checkpoint::newest(&checkpoints, warn).ok_or_else(none)?;
-    let start = folder.join(START);
+    let start = folder.join(layout::START);
     let before = std::fs::read_to_string(start.join("README.md")).unwrap_or_default();
     let (_, measured) = read_log(folder)?;
     let mut texts = vec![("README.md", card(&before, &recipe, &state, &measured)), ("reinforce.json", pretty(&recipe))];
