@@ -232,10 +232,7 @@ impl Site {
 
     fn pretrain(&self, stage: &Stage, recipe: &Path, from: Option<PathBuf>) -> anyhow::Result<End> {
         let (path, folder) = (self.recipes.join(recipe), self.folder.join(&stage.name));
-        let mut recipe = Recipe::read(&path)?;
-        if from.is_some() {
-            recipe.init.from = from;
-        }
+        let mut recipe = Recipe::read_from(&path, from)?;
         if let Some(chats) = &stage.chats {
             let mut sources: Vec<_> = recipe.data.sources.iter_mut().filter(|source| !source.chat.is_empty()).collect();
             let [source] = &mut sources[..] else {

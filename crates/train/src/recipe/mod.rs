@@ -434,6 +434,14 @@ impl Recipe {
     /// # Errors
     /// One sentence that names the file, the key, the value and the limit.
     pub fn read(path: &Path) -> Result<Recipe, RecipeError> {
+        Recipe::read_from(path, None)
+    }
+
+    /// The same with another model to begin with than the recipe says, which need not be there then.
+    ///
+    /// # Errors
+    /// As [`Recipe::read`].
+    pub fn read_from(path: &Path, start: Option<PathBuf>) -> Result<Recipe, RecipeError> {
         let file = path.display().to_string();
         let io = |source| RecipeError::Io { file: file.clone(), source };
         let bytes = std::fs::metadata(path).map_err(io)?.len();
@@ -441,7 +449,7 @@ impl Recipe {
             return Err(RecipeError::TooLarge { file, bytes });
         }
         let text = std::fs::read_to_string(path).map_err(io)?;
-        Recipe::parse_in(&file, &text, path.parent().unwrap_or(Path::new("")))
+        Recipe::parse_in(&file, &text, path.parent().unwrap_or(Path::new("")), start)
     }
 
     /// Checks the text of a recipe; `file` stands for it in errors.
@@ -449,16 +457,17 @@ impl Recipe {
     /// # Errors
     /// As [`Recipe::read`].
     pub fn parse(file: &str, text: &str) -> Result<Recipe, RecipeError> {
-        Recipe::parse_in(file, text, Path::new(""))
+        Recipe::parse_in(file, text, Path::new(""), None)
     }
 
-    fn parse_in(file: &str, text: &str, folder: &Path) -> Result<Recipe, RecipeError> {
+    fn parse_in(file: &str, text: &str, folder: &Path, start: Option<PathBuf>) -> Result<Recipe, RecipeError> {
         let mut recipe: Recipe = toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start.min(text.len()));
             let line = text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
             RecipeError::Syntax { file: file.to_string(), line, message: nearest::with_hint(error.message()) }
         })?;
         recipe.folder = folder.to_path_buf();
+        recipe.init.from = start.or(recipe.init.from);
         if recipe.model.is_empty() {
             recipe.model = recipe.model_of_start(file)?;
         }
