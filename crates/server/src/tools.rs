@@ -119,7 +119,8 @@ impl ToolReader {
         let Some(to) = to else { return self.close_call() };
         let name: String = to.chars().take_while(|c| *c != '<').collect();
         let another = self.calling.as_ref().is_some_and(|(open, arguments)| {
-            *open != name || (is_object(arguments) && text.trim_start().starts_with('{'))
+            // Only what may begin another object is worth reading all of this one for.
+            *open != name || (text.trim_start().starts_with('{') && is_object(arguments))
         });
         let ended = if another { self.close_call() } else { None };
         self.calling.get_or_insert_with(|| (name, String::new())).1.push_str(text);
